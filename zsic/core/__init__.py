@@ -1,0 +1,1 @@
+"""The rules of the job: no Ray, no transformers, no I/O of its own."""

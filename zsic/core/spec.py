@@ -1,0 +1,228 @@
+"""What a job is: the frozen, validated form of a spec file or of `classify`'s flags.
+
+Every rule that needs no I/O is checked here.  Rules that need the labels, the model or the cluster are checked by
+those who know them, with the same field names in their messages.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from zsic.core.errors import SpecError
+
+
+def _as_tuple(value: Any) -> Any:
+    """Let a single string stand where a list of strings is meant."""
+    return (value,) if isinstance(value, str) else value
+
+
+Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class StoreSpec(_Spec):
+    """How object stores are reached.  Credentials are never here: each worker finds its own in its environment."""
+
+    s3_endpoint_url: str | None = None
+    """URL of an S3-compatible server; None is AWS."""
+    s3_anonymous: bool = False
+    """Read public buckets without credentials."""
+    timeout_s: float = Field(30.0, gt=0)
+    """Longest silence of the store before a request is tried again."""
+    attempts: int = Field(8, ge=1)
+    """Tries of one read before its image becomes `unreachable`."""
+    allow_schemes: Strings = ("file", "s3")
+    """URL schemes that sources and the `uri` column of manifests may use."""
+
+
+class SourceSpec(_Spec):
+    """Where the images are."""
+
+    uris: Strings = Field(min_length=1)
+    """Directories, globs, brace ranges, prefixes, `.tar` shards, Parquet files, manifests; any fsspec URL."""
+    format: Literal["auto", "images", "tar", "parquet", "manifest"] = "auto"
+    """What the objects are.  `auto` goes by the ending: `.tar`; `.parquet` (an image column, else a `uri` column);
+    `.csv` and `.jsonl` are manifests; all else is taken for an image."""
+    image_column: str | None = None
+    """Parquet column with the image bytes or HF's `{bytes, path}`; None finds the only one there is."""
+    uri_column: str = "uri"
+    """Manifest column with the URL of each image."""
+    keep_columns: Strings = ()
+    """Columns of Parquet sources and manifests to copy to the output; for tars, `json` copies the `.json` member."""
+
+
+class LabelsSpec(_Spec):
+    """Which labels, in which words."""
+
+    path: str | None = None
+    """A `.txt`, `.csv`, `.json` or `.yaml` file of labels."""
+    names: Strings = ()
+    """The labels themselves, instead of a file."""
+    templates: Strings = ()
+    """Sentences with `{}` for the label, or names of template sets; empty leaves it to the label file, else
+    `simple`."""
+
+
+class ModelSpec(_Spec):
+    """Which checkpoint encodes images and labels."""
+
+    name: str = "demo"
+    """A hub id, a local folder, or `demo`, the bundled miniature."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the image tower's weights; `auto` is bfloat16 where the device is good at it, else float32."""
+
+
+class DecodeSpec(_Spec):
+    """From bytes to the model's pixels.  Decides answers, so all of it is part of the fingerprint."""
+
+    mode: Literal["exact", "pil"] = "exact"
+    """`pil` is transformers' PIL image processor to the bit; `exact` is the same up to rounding, at about three
+    times the speed."""
+    exif_orientation: bool = True
+    """Turn the picture as its EXIF says."""
+    max_bytes: int = Field(64 * 2**20, ge=1)
+    """Larger objects are `too_large`."""
+    max_pixels: int = Field(50_000_000, ge=1)
+    """Larger pictures are `too_many_pixels`, by their header, before anything is decoded."""
+
+
+class ScoringSpec(_Spec):
+    """From similarities to the answer."""
+
+    top_k: int | None = Field(None, ge=1)
+    """Predictions kept an image; None is 5, or all labels where there are fewer."""
+
+
+class OutputSpec(_Spec):
+    """Where the table goes, and what is in it."""
+
+    uri: str = Field(min_length=1)
+    """A local folder or an `s3://` prefix."""
+    embeddings: bool = False
+    """Add the image embedding to each row."""
+    rows_per_part: int | None = Field(None, ge=1)
+    """Rows of one Parquet part; None is what a minute brings."""
+
+    @field_validator("uri")
+    @classmethod
+    def _no_trailing_slash(cls, uri: str) -> str:
+        return uri.rstrip("/") or uri
+
+
+class ExecutionSpec(_Spec):
+    """How it runs.  Decides no answer; recorded, never hashed."""
+
+    address: str | None = None
+    """Of a Ray cluster (`auto`, `ray://...`, `HOST:PORT`); None starts Ray on this machine, for this job."""
+    num_cpus: int | None = Field(None, ge=1)
+    """CPUs of a Ray started here; None is all this machine has."""
+    num_gpus: float = Field(0, ge=0)
+    """GPUs reserved by each encoder; 0 encodes on CPUs."""
+    encoders: int | None = Field(None, ge=1)
+    """Encoder actors; None is what the cluster holds: one a GPU, or one for every eight CPUs."""
+    encoder_threads: int | None = Field(None, ge=1)
+    """Torch threads of one CPU encoder; None is its share of the node's CPUs."""
+    batch_size: int | None = Field(None, ge=1)
+    """Images in one forward pass; None is chosen from the device."""
+    decode_cpus: float | None = Field(None, gt=0)
+    """CPUs reserved by one decode task; None is chosen from the cluster."""
+    decode_tasks: int | None = Field(None, ge=1)
+    """Most decode tasks at once; None is what the CPUs allow."""
+    block_rows: int | None = Field(None, ge=1)
+    """Images that travel together from decode to encoder; None is chosen from the memory."""
+    no_progress_timeout_s: float = Field(600.0, gt=0)
+    """A run without a finished image for this long stops, resumable, with exit code 3."""
+
+
+class JobSpec(_Spec):
+    """The whole job; `zsic run SPEC.yaml` reads one.
+
+    `source`, `labels`, `model` and `output` may be given short, as a string (or a list, for `source` and
+    `labels`).
+    """
+
+    source: SourceSpec
+    labels: LabelsSpec
+    output: OutputSpec
+    model: ModelSpec = ModelSpec()
+    decode: DecodeSpec = DecodeSpec()
+    scoring: ScoringSpec = ScoringSpec()
+    store: StoreSpec = StoreSpec()
+    execution: ExecutionSpec = ExecutionSpec()
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _short_source(cls, value: Any) -> Any:
+        return {"uris": value} if isinstance(value, str | list | tuple) else value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _short_labels(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return {"names": value}
+        if isinstance(value, str):
+            return parse_labels(value)
+        return value
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _short_model(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("output", mode="before")
+    @classmethod
+    def _short_output(cls, value: Any) -> Any:
+        return {"uri": value} if isinstance(value, str) else value
+
+
+LABEL_FILE_ENDINGS = (".txt", ".csv", ".json", ".yaml", ".yml")
+
+
+def parse_labels(text: str) -> dict[str, Any]:
+    """Read `--labels`: a label file by its ending, else names between commas."""
+    if text.lower().endswith(LABEL_FILE_ENDINGS):
+        return {"path": text}
+    return {"names": tuple(name for part in text.split(",") if (name := part.strip()))}
+
+
+def make_spec(fields: Mapping[str, Any]) -> JobSpec:
+    """Validate a spec.  Raises `SpecError` that names every wrong field, its value and what is allowed."""
+    try:
+        return JobSpec.model_validate(fields)
+    except ValidationError as error:
+        raise SpecError("\n".join(_explain(fault) for fault in error.errors())) from None
+
+
+def load_spec(path: str | Path) -> JobSpec:
+    """Read a spec from a YAML (or JSON) file.  Raises `SpecError` that names the file."""
+    try:
+        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not a YAML file: {error}") from None
+    if not isinstance(fields, dict):
+        raise SpecError(f"{path}: a spec is a mapping with source, labels and output")
+    try:
+        return make_spec(fields)
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from None
+
+
+def _explain(fault: Any) -> str:
+    where = ".".join(str(step) for step in fault["loc"]) or "the spec"
+    match fault["type"]:
+        case "missing":
+            return f"{where} is missing"
+        case "extra_forbidden":
+            return f"{where} is not a field of the spec; see `zsic run --help` for the fields"
+        case _:
+            return f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}; got {fault['input']!r}"

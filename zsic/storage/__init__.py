@@ -1,0 +1,1 @@
+"""Bytes in and out: sources, and the commit protocol of the output.  No Ray, no torch."""

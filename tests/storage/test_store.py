@@ -1,0 +1,108 @@
+import pickle
+import threading
+from pathlib import Path
+
+import pytest
+
+from zsic.core.errors import StoreError
+from zsic.core.spec import StoreSpec
+from zsic.storage.store import Store, open_store
+
+
+def test_created_object_is_whole_and_listed(store: Store) -> None:
+    assert store.create("a/one.parquet", b"1" * 1000)
+    assert store.read("a/one.parquet") == b"1" * 1000
+    assert list(store.list("a")) == [("a/one.parquet", 1000)]
+    assert list(store.list()) == []
+    with store.open("a/one.parquet") as file:
+        file.seek(998)
+        assert file.read() == b"11"
+
+
+def test_second_creation_never_changes_the_first(store: Store) -> None:
+    assert store.create("x", b"first")
+    assert not store.create("x", b"second")
+    assert store.read("x") == b"first"
+
+
+def test_creation_that_meets_its_own_earlier_attempt_succeeds(store: Store) -> None:
+    assert store.create("x", b"same")
+    assert store.create("x", b"same")
+
+
+def test_of_many_writers_at_once_one_wins(store: Store) -> None:
+    won: list[int] = []
+
+    def write(number: int) -> None:
+        # Each with a client of its own, as each process has.
+        if pickle.loads(pickle.dumps(store)).create("race", b"%d" % number):
+            won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.read("race") == b"%d" % won[0]
+
+
+def test_what_is_not_there(store: Store) -> None:
+    assert store.read("nothing") is None
+    assert list(store.list("nothing")) == []
+    store.delete("nothing")
+
+
+def test_deleted_object_is_gone(store: Store) -> None:
+    store.create("x", b"1")
+    store.delete("x")
+    assert store.read("x") is None
+
+
+def test_listing_goes_over_pages_in_order(store: Store) -> None:
+    names = [f"p/{number:04d}" for number in range(30)]
+    for name in reversed(names):
+        store.create(name, b"")
+    assert [name for name, _ in store.list("p")] == names
+
+
+def test_digest_tells_contents_apart(store: Store) -> None:
+    store.create("a", b"1")
+    store.create("b", b"1")
+    store.create("c", b"2")
+    assert store.digest("a") == store.digest("b") != store.digest("c")
+
+
+def test_failed_disk_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "out"), StoreSpec())
+    store.create("x", b"1")
+    assert not store.create("x", b"2")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x"]
+
+
+def test_unwritable_folder_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    store = open_store(str(tmp_path / "file" / "out"), StoreSpec())
+    with pytest.raises(StoreError, match="cannot write"):
+        store.create("x", b"1")
+
+
+def test_missing_bucket_is_explained(s3_bucket: tuple[str, str]) -> None:
+    endpoint, _ = s3_bucket
+    store = open_store("s3://no-such-bucket-here/out", StoreSpec(s3_endpoint_url=endpoint))
+    with pytest.raises(StoreError, match="no-such-bucket-here"):
+        store.create("x", b"1")
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/out", "http://host/out"])
+def test_store_without_a_proof_is_refused(uri: str) -> None:
+    with pytest.raises(StoreError, match="scheme"):
+        open_store(uri, StoreSpec())
+
+
+def test_pickle_holds_no_credentials(s3_bucket: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint, bucket = s3_bucket
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "CANARY-SECRET")
+    store = open_store(f"s3://{bucket}/out", StoreSpec(s3_endpoint_url=endpoint))
+    store.create("x", b"1")
+    assert b"CANARY" not in pickle.dumps(store)

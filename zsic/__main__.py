@@ -1,0 +1,5 @@
+"""`python -m zsic` is `zsic`."""
+
+from zsic.cli import main
+
+main()

@@ -1,0 +1,7 @@
+"""How the commands look in a terminal: one function a command, called by `zsic.cli`."""
+
+from zsic.console.demo import demo
+from zsic.console.inspect import check_labels, evaluate, predict, pull_model, verify
+from zsic.console.job import run_job, show_plan
+
+__all__ = ["check_labels", "demo", "evaluate", "predict", "pull_model", "run_job", "show_plan", "verify"]

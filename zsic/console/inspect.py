@@ -1,0 +1,157 @@
+"""`predict`, `verify`, `evaluate`, `labels check` and `model pull`: looking, without Ray."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from zsic.console.words import err, out, show_table
+from zsic.core.errors import DifferenceError, SpecError
+from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec, StoreSpec, parse_labels
+from zsic.core.terminal import printable
+from zsic.storage.store import Store, open_store
+
+SHOWN = 5
+"""Predictions of an image in a table; JSON has them all, as the pipeline's answer has."""
+
+
+def labels_spec(text: str, templates: Sequence[str]) -> LabelsSpec:
+    """Read `--labels` and `--template`."""
+    return LabelsSpec(**parse_labels(text), templates=tuple(templates))
+
+
+def verify(output: str, s3_endpoint_url: str | None) -> None:
+    """Recount an output.  Raises `DifferenceError` with every difference."""
+    from zsic.storage.snapshot import find_differences, read_snapshots
+
+    store = _open_output(output, s3_endpoint_url)
+    differences = list(find_differences(store))
+    if differences:
+        raise DifferenceError("\n".join(differences))
+    snapshots = read_snapshots(store)
+    if not snapshots:
+        raise SpecError(f"{output}: holds no snapshot of zsic's; is it the folder that `classify` wrote?")
+    n_rows = sum(snapshot.n_rows for snapshot in snapshots)
+    n_parts = sum(len(snapshot.parts) for snapshot in snapshots)
+    out.print(f"whole: {n_rows:,} rows in {n_parts:,} parts, as {len(snapshots):,} snapshots say")
+
+
+def _open_output(output: str, s3_endpoint_url: str | None) -> Store:
+    return open_store(output.rstrip("/"), StoreSpec(s3_endpoint_url=s3_endpoint_url))
+
+
+def predict(
+    images: Sequence[Path],
+    labels: str,
+    model: str,
+    templates: Sequence[str],
+    top_k: int | None,
+    decode_mode: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Classify images in this process.  An image that cannot be decoded is told, and the others still come."""
+    from zsic.core.decode import DecodeError
+    from zsic.models.classifier import Answer, Classifier
+
+    classifier = Classifier(
+        model,
+        labels,
+        templates=templates,
+        decode=DecodeSpec(mode=decode_mode),  # type: ignore[arg-type]
+        top_k=top_k,
+    )
+    answers: list[list[Answer] | None] = []
+    failures: list[str] = []
+    for path in images:
+        try:
+            answers.append(classifier.predict(path.read_bytes()))
+        except OSError as error:
+            raise SpecError(f"{path}: {error.strerror}") from None
+        except DecodeError as error:
+            answers.append(None)
+            failures.append(f"{path}: {error.failure.outcome}: {error.failure.detail}")
+    if as_json:
+        # One image gives its answers, several give a list of them: as the pipeline does.
+        out.print_json(json.dumps(answers[0] if len(images) == 1 else answers))
+    else:
+        rows: list[tuple[object, ...]] = []
+        for path, answer in zip(images, answers, strict=True):
+            for rank, entry in enumerate((answer or ())[: top_k or SHOWN]):
+                rows.append((path if rank == 0 else "", rank + 1, entry["label"], entry["score"]))
+        show_table(["image", "rank", "label", "score"], rows, right=(1, 3))
+    for failure in failures:
+        err.print(f"zsic: {printable(failure)}", markup=False)
+    if failures and len(failures) == len(images):
+        raise SpecError("none of the images could be decoded")
+
+
+def evaluate(output: str, truth: str, s3_endpoint_url: str | None, *, as_json: bool) -> None:
+    """Print how right an output is."""
+    from zsic.evaluate import evaluate as compare
+    from zsic.evaluate import label_rows, load_truth, summary_rows
+    from zsic.storage.snapshot import read_snapshots
+
+    store = _open_output(output, s3_endpoint_url)
+    names = [part.name for snapshot in read_snapshots(store) for part in snapshot.parts]
+    if not names:
+        raise SpecError(f"{output}: nothing is published there yet; run `zsic classify` to its end first")
+    evaluation = compare(
+        [f"{store.uri}/{name}" for name in names], load_truth(truth), filesystem=_filesystem(output, s3_endpoint_url)
+    )
+    if as_json:
+        out.print_json(json.dumps(evaluation.to_dict()))
+        return
+    show_table(["", ""], summary_rows(evaluation))
+    out.print()
+    rows = label_rows(evaluation)
+    shown = rows if len(rows) <= 20 else rows[:10]
+    show_table(["label", "images", "top-1"], shown, right=(1,))
+    if len(shown) < len(rows):
+        out.print(f"... and {len(rows) - len(shown)} labels that do better; --json has all", style="dim")
+
+
+def _filesystem(output: str, s3_endpoint_url: str | None):  # type: ignore[no-untyped-def]
+    if not output.startswith("s3://"):
+        return None
+    import s3fs
+
+    return s3fs.S3FileSystem(endpoint_url=s3_endpoint_url, skip_instance_cache=True)
+
+
+def check_labels(labels: str, model: str, templates: Sequence[str]) -> None:
+    """Print every prompt, then what is seldom meant."""
+    from zsic.core.label_check import check_labels as find
+    from zsic.core.labels import load_labels
+    from zsic.models.checkpoint import resolve
+    from zsic.models.encoder import TextEncoder
+    from zsic.models.head import compile_head
+
+    label_set = load_labels(labels_spec(labels, templates))
+    encoder = TextEncoder(resolve(ModelSpec(name=model)))
+    head = compile_head(label_set, encoder)
+    rows: list[tuple[object, ...]] = []
+    for name, prompts in zip(label_set.names, label_set.prompts(), strict=True):
+        for number, prompt in enumerate(prompts):
+            rows.append((name if number == 0 else "", prompt, encoder.count_tokens([prompt])[0]))
+    show_table(["label", "prompt as the model gets it", "tokens"], rows, right=(2,))
+    findings = find(
+        label_set,
+        count_tokens=lambda prompt: encoder.count_tokens([prompt])[0],
+        token_limit=encoder.token_limit,
+        similarity_CC=head.matrix_CD @ head.matrix_CD.T,
+    )
+    out.print()
+    out.print(f"{len(label_set.names):,} labels, {len(rows):,} prompts, at most {encoder.token_limit} tokens each")
+    for finding in findings:
+        out.print(f"warning: {printable(finding.message)}", markup=False)
+    if not findings:
+        out.print("nothing to warn of")
+
+
+def pull_model(source: str, output: Path, revision: str | None) -> None:
+    """Fetch a checkpoint into a folder."""
+    from zsic.models.pull import pull
+
+    checkpoint = pull(source, output, revision=revision)
+    out.print(f"{printable(source)} is in {output}: {checkpoint.model_type}, digest {checkpoint.digest[:16]}", markup=False)
+    out.print(f"use it with --model {output}", markup=False)

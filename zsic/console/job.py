@@ -1,0 +1,173 @@
+"""`classify`, `run` and `plan`: progress while it runs, and what became of it."""
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+
+from zsic.console.hush import hush
+from zsic.console.words import count, duration, err, out, show_table, size
+from zsic.core.spec import JobSpec
+from zsic.core.terminal import printable
+from zsic.pipeline.watch import Progress, Watch
+from zsic.storage.slices import Pending
+
+if TYPE_CHECKING:
+    from zsic.pipeline.preview import Preview
+    from zsic.pipeline.summary import RunSummary
+
+LINE_EVERY_S = 10.0
+"""Off a terminal: one line of progress so often."""
+
+
+def run_job(spec: JobSpec) -> None:
+    """Run the main job and print its summary."""
+    with hush(), View() as view:
+        view.on_step("loading")
+        from zsic.pipeline.run import run
+
+        summary = run(spec, view)
+    show_summary(summary)
+
+
+class View(Watch):
+    """A run's watch: a bar on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._pending: Pending | None = None
+        self._bar: Bar | None = None
+        self._task = TaskID(0)
+        self._started = self._told = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def on_step(self, text: str) -> None:
+        self._close()
+        err.print(f"{text} ...", style="dim")
+
+    def on_start(self, pending: Pending) -> None:
+        self._pending = pending
+        self._started = self._told = time.monotonic()
+        about = "" if pending.exact else "about "
+        err.print(f"classifying {about}{count(pending.n_images)} images, {size(pending.n_bytes)} ...", style="dim")
+        if err.is_terminal:
+            self._bar = Bar(BarColumn(bar_width=30), TextColumn("{task.description}"), console=err, transient=True)
+            self._task = self._bar.add_task("starting workers", total=None)
+            self._bar.start()
+
+    def on_progress(self, progress: Progress) -> None:
+        now = time.monotonic()
+        text = self._describe(progress, now - self._started)
+        if self._bar is not None:
+            done = progress.n_rows or progress.n_encoded
+            self._bar.update(self._task, description=text, completed=done, total=self._total(progress))
+        elif now - self._told >= LINE_EVERY_S:
+            self._told = now
+            err.print(text)
+
+    def _total(self, progress: Progress) -> float | None:
+        """Images in all: counted, or scaled up from the bytes that were read so far."""
+        pending = self._pending
+        if pending is None or not progress.n_decoded:
+            return None
+        if pending.exact:
+            return float(pending.n_images)
+        return max(progress.n_decoded * pending.n_bytes / max(progress.n_bytes, 1), float(progress.n_decoded))
+
+    def _describe(self, progress: Progress, seconds: float) -> str:
+        done = max(progress.n_rows, progress.n_encoded)
+        total = self._total(progress)
+        if not done or total is None:
+            return "starting workers" if not progress.n_decoded else "decoding"
+        rate = done / seconds
+        about = "" if self._pending and self._pending.exact else "~"
+        left = f"{duration((total - done) / rate)} left" if total > done else "nearly done"
+        failed = f", {count(progress.n_failed)} failed" if progress.n_failed else ""
+        return f"{count(done)} of {about}{count(total)} images, {count(rate)}/s, {left}{failed}"
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def show_summary(summary: "RunSummary") -> None:
+    """Print what a run did."""
+    where = f"{printable(summary.output)}/*.parquet"
+    if summary.state == "unchanged":
+        out.print(f"Nothing to do: {where} already holds every image of the source.", markup=False)
+        return
+    seconds, progress = summary.seconds, summary.progress
+    n_new = summary.n_rows - summary.n_rows_before
+    failed = summary.n_rows - summary.outcomes.get("ok", 0)
+    out.print(f"{count(summary.n_rows)} rows in {where}", markup=False)
+    if summary.n_rows_before:
+        out.print(f"  resumed: {count(summary.n_rows_before)} rows were there before")
+    if failed:
+        reasons = ", ".join(f"{name} {count(n)}" for name, n in summary.outcomes.items() if name != "ok")
+        out.print(f"  failed: {count(failed)} ({reasons}); each has its row, with the reason in `detail`")
+    if summary.n_changed:
+        out.print(
+            f"  changed since they were classified: {count(summary.n_changed)}; their rows are the old ones"
+        )
+    if progress is not None and n_new and progress.n_decoded:
+        out.print(
+            f"  {count(summary.images_per_s)} images/s over {duration(seconds['flow'])}; by one worker alone: "
+            f"fetch {_rate(progress.n_decoded, seconds['fetch'])}, "
+            f"decode {_rate(progress.n_decoded, seconds['decode'])}, "
+            f"encode {_rate(progress.n_encoded, seconds['encode'])}"
+        )
+    total = sum(value for name, value in seconds.items() if name not in ("fetch", "decode", "encode"))
+    starting = total - seconds.get("flow", 0.0)
+    out.print(f"  {duration(total)} in all, {duration(starting)} of it starting, listing and publishing")
+
+
+def _rate(n: int, seconds: float) -> str:
+    return f"{count(n / seconds)}/s" if seconds > 1e-3 else "-"
+
+
+def show_plan(spec: JobSpec) -> None:
+    """Print what a run would do."""
+    from zsic.pipeline.preview import preview
+
+    show_preview(preview(spec))
+
+
+def show_preview(made: "Preview") -> None:
+    """Print a preview."""
+    job, layout, pending = made.job, made.layout, made.pending
+    height, width = job.geometry.size
+    about = "" if pending.exact else "about "
+    out.print(f"output     {printable(job.output.store.uri)}", markup=False)
+    out.print(f"model      {printable(job.checkpoint.name)}, {height} x {width} px, {job.dtype}", markup=False)
+    out.print(f"labels     {count(len(job.labels.names))}, top {job.top_k}")
+    if made.resumes:
+        out.print(f"resumes    an open plan; {count(made.n_rows_done)} rows exist, the source is not listed again")
+    else:
+        out.print(f"listed     {count(made.n_listed)} objects")
+    if made.n_changed:
+        out.print(f"changed    {count(made.n_changed)} objects since they were classified; their rows stay as they are")
+    out.print(f"pending    {about}{count(pending.n_images)} images, {size(pending.n_bytes)}")
+    if not pending.n_images:
+        out.print("nothing to do")
+        return
+    rows = [
+        ("decode", f"up to {layout.decode_tasks} tasks", f"{layout.decode_cpus:g}", "0", size(layout.decode_memory_bytes), f"{layout.decode_threads} threads, slices of {layout.images_per_slice} images"),
+        ("encode", f"{layout.encoders} actors", f"{layout.encoder_cpus:g}", f"{layout.encoder_gpus:g}", size(layout.encoder_memory_bytes), f"{layout.encoder_threads} threads, batches of {layout.batch_size}, blocks of {layout.block_rows}"),
+        ("write", "tasks", f"{layout.write_cpus:g}", "0", "", f"parts of {count(layout.rows_per_part)} rows"),
+    ]
+    cpus, gpus = sum(node.cpus for node in made.nodes), sum(node.gpus for node in made.nodes)
+    out.print(f"cluster    {len(made.nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs")
+    show_table(["stage", "how many", "CPUs", "GPUs", "memory", "each"], rows, right=(2, 3, 4))
+    out.print(
+        f"time       {duration(made.seconds)} at {count(made.images_per_s)} images/s (from {made.rate_from}), "
+        "and some seconds to start"
+    )

@@ -1,0 +1,115 @@
+"""What is allowed in a label set and yet seldom meant.
+
+Shape legend: C labels.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from zsic.core.labels import LabelSet
+
+NEAR_DUPLICATE = 0.97
+"""Cosine of two heads from which on their labels are near-duplicates; their images are divided by chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to look at; nothing is refused for it."""
+
+    kind: Literal["one_label", "same_letters", "same_prompts", "too_long", "near_duplicate"]
+    labels: tuple[str, ...]
+    message: str
+
+
+def check_labels(
+    label_set: LabelSet,
+    *,
+    count_tokens: Callable[[str], int] | None = None,
+    token_limit: int | None = None,
+    similarity_CC: npt.NDArray[np.floating] | None = None,
+    near_duplicate: float = NEAR_DUPLICATE,
+) -> list[Finding]:
+    """Look for what is seldom meant; tokens and similarities only where what they need is given.
+
+    `count_tokens` includes the start and end marks, as `token_limit` does.  `similarity_CC` holds the cosine
+    of each pair of labels, in label order; its lower half is not read.
+    """
+    findings = [*_find_one_label(label_set), *_find_twins(label_set)]
+    if count_tokens is not None and token_limit is not None:
+        findings += _find_too_long(label_set, count_tokens, token_limit)
+    if similarity_CC is not None:
+        findings += _find_near_duplicates(label_set.names, similarity_CC, near_duplicate)
+    return findings
+
+
+def _find_one_label(label_set: LabelSet) -> Iterator[Finding]:
+    if len(label_set.names) == 1:
+        yield Finding(
+            "one_label",
+            label_set.names,
+            f"{label_set.names[0]!r} is the only label, and so every image's answer; add what else there is",
+        )
+
+
+def _find_twins(label_set: LabelSet) -> Iterator[Finding]:
+    """Find labels that differ in case or white space only, and labels that are described alike."""
+    for twins in _groups(label_set.names, [_fold(name) for name in label_set.names]):
+        yield Finding("same_letters", twins, f"{_listed(twins)} differ in case or white space only; keep one")
+    prompts = [frozenset(prompts) for prompts in label_set.prompts()]
+    for twins in _groups(label_set.names, prompts):
+        yield Finding(
+            "same_prompts",
+            twins,
+            f"{_listed(twins)} have the same prompts, so the first of them always wins; tell them apart",
+        )
+
+
+def _find_too_long(
+    label_set: LabelSet, count_tokens: Callable[[str], int], token_limit: int
+) -> Iterator[Finding]:
+    for name, prompts in zip(label_set.names, label_set.prompts(), strict=True):
+        tokens = {prompt: count_tokens(prompt) for prompt in prompts}
+        too_long = [prompt for prompt in prompts if tokens[prompt] > token_limit]
+        if too_long:
+            longest = max(too_long, key=lambda prompt: tokens[prompt])
+            yield Finding(
+                "too_long",
+                (name,),
+                f"{name!r}: {len(too_long)} of {len(prompts)} prompts exceed the limit, {token_limit} tokens"
+                f" and lose their ends; the longest has {tokens[longest]}: {longest!r}",
+            )
+
+
+def _find_near_duplicates(
+    names: Sequence[str], similarity_CC: npt.NDArray[np.floating], near_duplicate: float
+) -> Iterator[Finding]:
+    for row, name in enumerate(names):
+        close = np.flatnonzero(similarity_CC[row, row + 1 :] >= near_duplicate)
+        for column in (row + 1 + close).tolist():
+            yield Finding(
+                "near_duplicate",
+                (name, names[column]),
+                f"{name!r} and {names[column]!r} look alike to the model (cosine "
+                f"{similarity_CC[row, column]:.3f}); join them, or describe the difference in their prompts",
+            )
+
+
+def _fold(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+def _groups(names: Sequence[str], keys: Sequence[Hashable]) -> list[tuple[str, ...]]:
+    """Group the names whose keys are equal; groups of one are left out."""
+    groups: defaultdict[Hashable, list[str]] = defaultdict(list)
+    for name, key in zip(names, keys, strict=True):
+        groups[key].append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(repr(name) for name in names)

@@ -1,0 +1,101 @@
+"""When a model's weights count as loaded: every tensor from a file, in its shape, none made up."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers.utils import logging
+
+from zsic.core.errors import ModelError
+from zsic.models.checkpoint import Checkpoint
+from zsic.models.families import IMAGE_PARTS, TEXT_PARTS
+
+
+def load(checkpoint: Checkpoint, *, dtype: torch.dtype = torch.float32) -> Any:
+    """Load both towers on the CPU, ready for inference.
+
+    Raises `ModelError` if a weight is missing, has another shape, or cannot be read.  Weights that the model
+    has no place for (a segmentation decoder, old position tables) are left out.
+    """
+    model_class = _model_class(checkpoint)
+    try:
+        with _quiet():
+            model, report = model_class.from_pretrained(
+                str(checkpoint.folder),
+                dtype=dtype,
+                # Said here because the config may ask for another, which may be code to fetch.
+                attn_implementation=_attention(model_class),
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # so that they are in the report, with the others
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"model.name: {checkpoint.name} cannot be loaded: {reason[:400]}") from error
+    faults = [f"{key} is missing" for key in sorted(report["missing_keys"])]
+    faults += [
+        f"{key} is {tuple(found)} instead of {tuple(wanted)}"
+        for key, found, wanted in sorted(report["mismatched_keys"])
+    ]
+    faults += report["error_msgs"]
+    if faults:
+        more = f", and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise ModelError(
+            f"model.name: {checkpoint.name} is no whole {model_class.__name__}: "
+            f"{', '.join(faults[:3])}{more}; these would be random numbers; "
+            "use a complete checkpoint of both towers"
+        )
+    return model.eval().requires_grad_(False)
+
+
+def drop_text(model: Any) -> None:
+    """Free the text tower of a model that will encode images only."""
+    _drop(model, TEXT_PARTS)
+
+
+def drop_image(model: Any) -> None:
+    """Free the image tower of a model that will encode text only."""
+    _drop(model, IMAGE_PARTS)
+
+
+def count_image_parameters(checkpoint: Checkpoint) -> int:
+    """Count the weights that encoding images needs, from the config alone."""
+    model_class = _model_class(checkpoint)
+    config = model_class.config_class.from_pretrained(str(checkpoint.folder), local_files_only=True)
+    with torch.device("meta"):
+        model = model_class(config)
+    drop_text(model)
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def _model_class(checkpoint: Checkpoint) -> Any:
+    return getattr(transformers, checkpoint.family.model_class)
+
+
+def _attention(model_class: Any) -> str:
+    return "sdpa" if model_class._supports_sdpa else "eager"
+
+
+def _drop(model: Any, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        if hasattr(model, part):
+            setattr(model, part, None)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bar and loading report off the terminal: what is wrong becomes an error."""
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,219 @@
+"""Will the job make progress on this cluster, and with how much of it for each stage?  Arithmetic only.
+
+Reservations and threads are separate things: a reservation is what Ray schedules by, and one decode task, all
+encoders and one write task must fit into the cluster at the same time, or the job waits for ever without an error.
+Torch's threads may use every core all the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zsic.core.errors import CapacityError
+from zsic.core.spec import DecodeSpec, ExecutionSpec
+
+GIB = 2**30
+DECODE_BYTES_PER_PIXEL = 10
+"""Peak memory of decoding one picture, measured on the worst formats at the pixel limit: WebP and palette PNG."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What one machine of the cluster offers."""
+
+    cpus: float
+    gpus: float = 0.0
+    memory_bytes: int = 8 * GIB
+    object_store_bytes: int = 2 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What one image weighs in each stage."""
+
+    height: int
+    width: int
+    weights_bytes: int
+    """Of the image tower as it is loaded."""
+    n_images: int
+    """Pending images, estimated where shards have not been read."""
+
+    @property
+    def pixels_bytes(self) -> int:
+        """Of one image as it travels to the encoder: uint8 [H, W, 3]."""
+        return self.height * self.width * 3
+
+    @property
+    def flops(self) -> float:
+        """Of one image in the image tower, taken as a ViT with patches of 16 pixels."""
+        n_tokens = (self.height // 16) * (self.width // 16) + 1
+        return 2.0 * n_tokens * self.weights_bytes / 4
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Reservations, threads and sizes of the three stages."""
+
+    decode_cpus: float
+    decode_threads: int
+    decode_tasks: int
+    """Most decode tasks at once."""
+    decode_memory_bytes: int
+    encoders: int
+    encoder_cpus: float
+    encoder_gpus: float
+    encoder_threads: int
+    encoder_memory_bytes: int
+    write_cpus: float
+    block_rows: int
+    """Rows of one block, the unit that travels from decode to encoder."""
+    batch_size: int
+    rows_per_part: int
+    images_per_slice: int
+    images_per_s: float
+    """A rough expectation, within a factor of about three; sizes the parts of a first run."""
+
+
+def lay_out(
+    execution: ExecutionSpec,
+    decode: DecodeSpec,
+    nodes: Sequence[Node],
+    workload: Workload,
+    *,
+    rows_per_part: int | None = None,
+    images_per_s: float | None = None,
+) -> Layout:
+    """Divide the cluster among the stages.
+
+    `images_per_s` is the rate of an earlier run, where there was one.  Raises `CapacityError`, with the numbers,
+    if the job could not make progress.
+    """
+    cpus = sum(node.cpus for node in nodes)
+    gpus = sum(node.gpus for node in nodes)
+    on_gpu = execution.num_gpus > 0
+    if on_gpu and gpus < execution.num_gpus:
+        raise CapacityError(
+            f"execution.num_gpus is {execution.num_gpus:g} and the cluster has {gpus:g} GPUs; add a GPU node, or "
+            "set it to 0 to encode on CPUs"
+        )
+
+    decode_cpus, encoder_cpus, write_cpus = _shares(cpus, on_gpu)
+    decode_cpus = execution.decode_cpus or decode_cpus
+    if not on_gpu and decode_cpus == encoder_cpus:
+        # Equal requests would let Ray fuse the decode task into the encoder actor.
+        encoder_cpus *= 2
+    memory = sum(node.memory_bytes for node in nodes)
+    encoders = execution.encoders or (
+        max(1, int(gpus / execution.num_gpus)) if on_gpu else _cpu_encoders(cpus, memory, workload)
+    )
+    _check_cpus(cpus, decode_cpus, encoders, encoder_cpus, write_cpus)
+    if on_gpu and encoders * execution.num_gpus > gpus:
+        raise CapacityError(
+            f"execution.encoders is {encoders} with {execution.num_gpus:g} GPUs each, and the cluster has {gpus:g}; "
+            f"use at most {int(gpus / execution.num_gpus)}"
+        )
+
+    # An actor runs on one node: its threads are its share of that node, not of the cluster.
+    cpus_of_a_node = max(node.cpus for node in nodes)
+    encoders_of_a_node = -(-encoders // len(nodes))
+    encoder_threads = execution.encoder_threads or max(1, int(cpus_of_a_node / encoders_of_a_node))
+    spare_cpus = cpus - encoders * encoder_cpus - write_cpus
+    decode_tasks = execution.decode_tasks or max(1, int(spare_cpus / decode_cpus))
+
+    batch_size = execution.batch_size or _batch_size(workload, on_gpu)
+    object_store = sum(node.object_store_bytes for node in nodes)
+    block_rows = execution.block_rows or _block_rows(
+        workload, object_store, batch_size, decode_tasks, encoders
+    )
+    block_bytes = block_rows * workload.pixels_bytes
+    decode_memory = 3 * block_bytes + decode.max_pixels * DECODE_BYTES_PER_PIXEL
+    encoder_memory = 2 * workload.weights_bytes + 4 * block_bytes + GIB // 2
+    if decode_memory + encoders * encoder_memory > memory:
+        raise CapacityError(
+            f"the cluster offers {memory / GIB:.1f} GiB of memory, and one decode task "
+            f"({decode_memory / GIB:.1f} GiB) with {encoders} encoders ({encoder_memory / GIB:.1f} GiB each) needs "
+            "more; lower decode.max_pixels, execution.block_rows or execution.encoders"
+        )
+    in_flight = (2 * encoders + 2) * block_bytes
+    if in_flight > object_store // 2:
+        raise CapacityError(
+            f"the object store holds {object_store / GIB:.2f} GiB and {in_flight / GIB:.2f} GiB of pixels would be "
+            f"under way; lower execution.block_rows from {block_rows}"
+        )
+
+    rate = images_per_s or _expected_rate(workload, cpus, encoders if on_gpu else 0)
+    return Layout(
+        decode_cpus=decode_cpus,
+        decode_threads=max(1, round(decode_cpus)),
+        decode_tasks=decode_tasks,
+        decode_memory_bytes=decode_memory,
+        encoders=encoders,
+        encoder_cpus=encoder_cpus,
+        encoder_gpus=execution.num_gpus,
+        encoder_threads=encoder_threads,
+        encoder_memory_bytes=encoder_memory,
+        write_cpus=write_cpus,
+        block_rows=block_rows,
+        batch_size=min(batch_size, block_rows),
+        rows_per_part=rows_per_part or int(min(max(60 * rate, 1_000), 200_000)),
+        images_per_slice=_images_per_slice(workload, block_rows, decode_tasks),
+        images_per_s=rate,
+    )
+
+
+def _shares(cpus: float, on_gpu: bool) -> tuple[float, float, float]:
+    """CPUs reserved by one decode task, one encoder and one write task.
+
+    Measured: on 2 CPUs 1 + 1.5 waits for ever, 0.5 + 1 + 0.5 runs; on 1 CPU 0.25 + 0.5 + 0.25 runs.
+    """
+    if cpus < 2:
+        return 0.25, 0.5, 0.25
+    if cpus < 4:
+        return 0.5, 1.0, 0.5
+    return 1.0, (0.5 if on_gpu else 2.0), 0.5
+
+
+def _cpu_encoders(cpus: float, memory: int, workload: Workload) -> int:
+    """One for every eight CPUs, where memory for their weights and blocks allows: threads of one scale no further."""
+    return max(1, min(int(cpus // 8), int(memory / 2 / (2 * workload.weights_bytes + GIB))))
+
+
+def _check_cpus(
+    cpus: float, decode_cpus: float, encoders: int, encoder_cpus: float, write_cpus: float
+) -> None:
+    needed = decode_cpus + encoders * encoder_cpus + write_cpus
+    if needed > cpus:
+        raise CapacityError(
+            f"the cluster has {cpus:g} CPUs, and one decode task ({decode_cpus:g}), {encoders} encoders "
+            f"({encoder_cpus:g} each) and one write task ({write_cpus:g}) need {needed:g} at the same time; the job "
+            "would wait for ever: lower execution.encoders or execution.decode_cpus, or add CPUs"
+        )
+
+
+def _batch_size(workload: Workload, on_gpu: bool) -> int:
+    """Images a forward pass: enough to be efficient, few enough to be held in the caches of a CPU."""
+    if on_gpu:
+        return 256
+    return int(min(max(8 * 224 * 224 / (workload.height * workload.width), 8), 64))
+
+
+def _block_rows(
+    workload: Workload, object_store: int, batch_size: int, decode_tasks: int, encoders: int
+) -> int:
+    """Blocks of up to 96 MB; smaller where the object store is, or where there are few images to share out."""
+    by_store = object_store / (8 * (decode_tasks + encoders + 1)) / workload.pixels_bytes
+    by_size = 96e6 / workload.pixels_bytes
+    by_images = workload.n_images / (4 * (decode_tasks + encoders))
+    rows = int(min(by_store, by_size, max(by_images, 2 * batch_size), 1_024))
+    return max(rows // batch_size * batch_size, min(rows, batch_size), 1)
+
+
+def _images_per_slice(workload: Workload, block_rows: int, decode_tasks: int) -> int:
+    """Whole blocks, at least four slices a decode task, at most 1,000 images (or one block)."""
+    wanted = min(workload.n_images // (4 * decode_tasks), 1_000)
+    return max(wanted // block_rows, 1) * block_rows
+
+
+def _expected_rate(workload: Workload, cpus: float, n_gpus: int) -> float:
+    """Images/s of the slower of decode (200 a core) and encoder (40 GFLOP/s a core, 100 TFLOP/s a GPU)."""
+    encode = n_gpus * 1e14 / workload.flops if n_gpus else cpus * 4e10 / workload.flops
+    return min(200.0 * cpus, encode)

@@ -1,0 +1,93 @@
+"""Connecting to Ray: a cluster of its own on this machine, or the one that was asked for."""
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import ray
+
+from zsic.core.errors import CapacityError
+from zsic.core.spec import ExecutionSpec
+from zsic.pipeline.capacity import Node
+
+_ENVIRONMENT = {
+    # Ray's own bars, tips and usage messages would drown the job's.
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Under `uv run`, workers would rebuild the environment instead of using this one.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+}
+
+
+@contextlib.contextmanager
+def connect(execution: ExecutionSpec) -> Iterator[None]:
+    """Hold a connection to Ray.
+
+    Without an address, Ray is started on this machine, in a folder of its own that is removed at the end, without
+    a dashboard; a bare `ray.init` would join whatever cluster it finds.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    _quiet()
+    if execution.address is not None:
+        try:
+            ray.init(address=execution.address, logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise CapacityError(f"execution.address {execution.address!r} cannot be reached: {error}") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    # Ray puts sockets below this folder, and their paths may have 107 characters at most.
+    folder = tempfile.mkdtemp(prefix="zsic-", dir="/tmp")
+    try:
+        ray.init(
+            address="local",
+            num_cpus=execution.num_cpus or available_cpus(),
+            num_gpus=int(execution.num_gpus + 0.999) if execution.num_gpus else None,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use: affinity and container limits counted, not what the machine has."""
+    limit = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = open("/sys/fs/cgroup/cpu.max", encoding="ascii").read().split()  # noqa: SIM115
+        limit = min(limit, max(1, int(int(quota) / int(period))))
+    return limit
+
+
+def read_nodes() -> list[Node]:
+    """The machines of the cluster that is connected, those without a CPU left out."""
+    nodes = [
+        Node(
+            cpus=resources.get("CPU", 0.0),
+            gpus=resources.get("GPU", 0.0),
+            memory_bytes=int(resources.get("memory", 0)),
+            object_store_bytes=int(resources.get("object_store_memory", 0)),
+        )
+        for resources in (node["Resources"] for node in ray.nodes() if node["Alive"])
+    ]
+    nodes = [node for node in nodes if node.cpus]
+    if not nodes:
+        raise CapacityError("the cluster has no CPUs; start workers, or wait for the autoscaler")
+    return nodes
+
+
+def _quiet() -> None:
+    for name in ("ray", "ray.data", "ray.data._internal"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,90 @@
+"""A spec made concrete: its labels, model, geometry and output, and what of them decides the answers.
+
+Reads small files only; no weights are loaded and Ray is not started.
+"""
+
+from dataclasses import dataclass
+
+from zsic.core.errors import SpecError
+from zsic.core.labels import LabelSet, load_labels
+from zsic.core.preprocess import Geometry
+from zsic.core.schema import RESERVED_COLUMNS, SCHEMA_VERSION
+from zsic.core.spec import JobSpec
+from zsic.models.checkpoint import Checkpoint, resolve
+from zsic.models.encoder import read_geometry
+from zsic.storage.objects import Objects
+from zsic.storage.output import Output
+from zsic.storage.store import open_store
+
+DEFAULT_TOP_K = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a run needs to know before it starts."""
+
+    spec: JobSpec
+    labels: LabelSet
+    checkpoint: Checkpoint
+    geometry: Geometry
+    output: Output
+    objects: Objects
+    top_k: int
+    dtype: str
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """What decides an answer, for the fingerprint.  How it is executed is not among them."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model": {"digest": self.checkpoint.digest, "dtype": self.dtype},
+            "labels": {"digest": self.labels.digest, "n": len(self.labels.names)},
+            "head": "mean of unit prompt embeddings, renormalised",
+            "geometry": self.geometry.to_dict(),
+            "decode": self.spec.decode.model_dump(),
+            "scoring": {"top_k": self.top_k},
+            "output": {
+                "embeddings": self.spec.output.embeddings,
+                "keep_columns": list(self.spec.source.keep_columns),
+            },
+        }
+
+
+def prepare(spec: JobSpec) -> Job:
+    """Resolve a spec.  Raises `SpecError`, `ModelError` or `StoreError`; nothing is written."""
+    labels = load_labels(spec.labels)
+    checkpoint = resolve(spec.model, spec.store)
+    output = Output(open_store(spec.output.uri, spec.store))
+    for name in spec.source.keep_columns:
+        if name in RESERVED_COLUMNS:
+            raise SpecError(f"source.keep_columns: {name!r} is a column of the output; rename it in the source")
+    return Job(
+        spec=spec,
+        labels=labels,
+        checkpoint=checkpoint,
+        geometry=read_geometry(checkpoint),
+        output=output,
+        objects=Objects(spec.store),
+        top_k=resolve_top_k(spec.scoring.top_k, len(labels.names)),
+        dtype=_resolve_dtype(spec, output),
+    )
+
+
+def resolve_top_k(top_k: int | None, n_labels: int) -> int:
+    """The number of predictions to keep.  Raises `SpecError` if there are fewer labels."""
+    if top_k is None:
+        return min(DEFAULT_TOP_K, n_labels)
+    if top_k > n_labels:
+        raise SpecError(f"scoring.top_k is {top_k} but labels has {n_labels}; use at most {n_labels}")
+    return top_k
+
+
+def _resolve_dtype(spec: JobSpec, output: Output) -> str:
+    """`auto` is what the output's first run chose, so that a resume on other hardware gives the same numbers."""
+    if spec.model.dtype != "auto":
+        return spec.model.dtype
+    owner = output.read_job()
+    model = owner.get("model") if owner else None
+    if isinstance(model, dict):
+        return str(model["dtype"])
+    return "bfloat16" if spec.execution.num_gpus > 0 else "float32"

@@ -1,0 +1,141 @@
+"""What a run would do, without doing it: counts, layout and time."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from zsic.core.spec import ExecutionSpec, JobSpec
+from zsic.pipeline.capacity import Layout, Node, lay_out
+from zsic.pipeline.cluster import available_cpus, connect, read_nodes
+from zsic.pipeline.job import Job, prepare
+from zsic.pipeline.run import measure_workload
+from zsic.pipeline.summary import last_rate
+from zsic.storage.rows import read_sources_rows
+from zsic.storage.slices import BYTES_PER_IMAGE, Pending, estimate_pending
+from zsic.storage.sources import list_sources
+
+N_SAMPLED = 32
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A run that has not happened."""
+
+    job: Job
+    resumes: bool
+    """Whether a plan is open; then the source is not listed."""
+    n_listed: int
+    n_changed: int
+    n_rows_done: int
+    pending: Pending
+    layout: Layout
+    nodes: tuple[Node, ...]
+    images_per_s: float
+    rate_from: str
+    """Where the rate comes from, in words."""
+
+    @property
+    def seconds(self) -> float:
+        """Expected, while images flow; starting takes some seconds more."""
+        return self.pending.n_images / self.images_per_s
+
+
+def preview(spec: JobSpec) -> Preview:
+    """List what is pending, lay the stages out, and estimate the time.  Writes nothing.
+
+    The rate is that of the output's last run, else measured on the first images of the source when they are
+    encoded on CPUs.  Raises what `run` would raise before it starts.
+    """
+    job = prepare(spec)
+    job.output.check(job.fields)
+    plan = job.output.open_plan()
+    sample: pa.Table | None = None
+    if plan is not None:
+        ledger = job.output.read_ledger(plan)
+        pending, n_listed, n_changed, n_rows = estimate_pending(job.output.store, ledger), 0, 0, ledger.n_rows
+    else:
+        new = job.output.split_new(list_sources(spec.source, job.objects))
+        n_images = n_bytes = 0
+        exact = True
+        for batch in new:
+            if sample is None:
+                sample = pa.Table.from_batches([batch]).slice(0, N_SAMPLED)
+            loose = pc.equal(batch["kind"], "image")
+            sizes = pc.fill_null(batch["size"], 0)
+            n_shards = batch.num_rows - pc.sum(loose).as_py()
+            shard_bytes = pc.sum(sizes.filter(pc.invert(loose))).as_py() or 0
+            n_images += batch.num_rows - n_shards + max(shard_bytes // BYTES_PER_IMAGE, n_shards)
+            n_bytes += pc.sum(sizes).as_py() or 0
+            exact = exact and not n_shards
+        pending, n_listed, n_changed, n_rows = Pending(n_images, exact, n_bytes), new.n_listed, new.n_changed, 0
+    nodes = _nodes(spec.execution)
+    layout = lay_out(
+        spec.execution, spec.decode, nodes, measure_workload(job, pending.n_images), images_per_s=last_rate(job.output.store)
+    )
+    rate, rate_from = layout.images_per_s, "the model's size; within a factor of three"
+    if last_rate(job.output.store) is not None:
+        rate_from = "the last run into this output"
+    elif sample is not None and not spec.execution.num_gpus and pending.n_images:
+        measured = _measure(job, sample, sum(node.cpus for node in nodes))
+        if measured is not None:
+            rate, rate_from = measured, f"{N_SAMPLED} images of the source, decoded and encoded just now"
+    return Preview(
+        job, plan is not None, n_listed, n_changed, n_rows, pending, layout, tuple(nodes), rate, rate_from
+    )
+
+
+def _nodes(execution: ExecutionSpec) -> list[Node]:
+    """The cluster that would be used: the one at the address, or this machine as Ray would see it."""
+    if execution.address is not None:
+        with connect(execution):
+            return read_nodes()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return [
+        Node(
+            cpus=execution.num_cpus or available_cpus(),
+            gpus=execution.num_gpus * (execution.encoders or 1),
+            memory_bytes=int(0.6 * memory),
+            object_store_bytes=int(0.3 * memory),
+        )
+    ]
+
+
+def _measure(job: Job, sources: pa.Table, cpus: float) -> float | None:
+    """Images/s that `cpus` cores would do, from the CPU time of some images in this process."""
+    from zsic.core.decode import DecodeError
+    from zsic.core.preprocess import prepare as decode
+    from zsic.models.encoder import ImageEncoder
+
+    height, width = job.geometry.size
+    pixels_BHW3 = np.zeros((N_SAMPLED, height, width, 3), np.uint8)
+    n = 0
+    decode_s = 0.0
+    for data in _sample(job, sources):
+        started = time.process_time()
+        try:
+            decode(data, job.geometry, job.spec.decode, pixels_BHW3[n])
+        except DecodeError:
+            continue
+        decode_s += time.process_time() - started
+        n += 1
+        if n == N_SAMPLED:
+            break
+    if not n:
+        return None
+    encoder = ImageEncoder(job.checkpoint, dtype=job.dtype)
+    encoder.encode(pixels_BHW3[:n])  # the first pass pays for allocations
+    started = time.process_time()
+    encoder.encode(pixels_BHW3[:n])
+    encode_s = time.process_time() - started
+    return cpus * n / (decode_s + encode_s)
+
+
+def _sample(job: Job, sources: pa.Table) -> Iterator[bytes]:
+    for row in read_sources_rows(sources, job.objects, job.spec):
+        if row.data is not None:
+            yield row.data

@@ -1,0 +1,264 @@
+"""The two stages that Ray runs: a slice to blocks of pixels, a block of pixels to rows of the table.
+
+Both keep every row.  A failed image keeps its place with zero pixels of full size, so that the borders of blocks
+depend on positions only: a task that is run again must give the same blocks, or Ray would lose rows without a word.
+
+Shape legend: N rows of a block, B images of a batch, H W pixels, D embedding width, K predictions kept.
+"""
+
+import json
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import ray
+
+from zsic.core.outcome import Failure, Outcome
+from zsic.core.preprocess import Geometry
+from zsic.core.schema import KEPT, PIXELS, SOURCE_TOTAL, decoded_schema, output_schema, split_kept
+from zsic.core.spec import JobSpec
+from zsic.storage.objects import Objects
+from zsic.storage.rows import RawRow, read_rows
+from zsic.storage.slices import Slice
+from zsic.storage.store import Store
+
+if TYPE_CHECKING:
+    from zsic.models.checkpoint import Checkpoint
+    from zsic.models.head import Head
+    from zsic.pipeline.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Turn slices into blocks of `block_rows` rows: fetch, decode and resize, fused in one task."""
+
+    store: Store
+    spec: JobSpec
+    geometry: Geometry
+    block_rows: int
+    n_threads: int
+    reporter: "Reporter"
+
+    def __call__(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
+        """Yield the blocks of each slice of the batch, in order."""
+        import torch
+
+        from zsic.core.preprocess import prepare
+
+        objects = Objects(self.spec.store)
+        height, width = self.geometry.size
+        torch.set_num_threads(1)  # images are decoded side by side; each by one thread
+        with ThreadPoolExecutor(self.n_threads, thread_name_prefix="decode") as pool:
+            for item in batch["slice"]:
+                rows = read_rows(self.store, objects, self.spec, Slice(**json.loads(item)))
+                while True:
+                    started = time.perf_counter()
+                    block = _Block(self.block_rows, height, width)
+                    under_way: deque[Future[None]] = deque()
+                    fetch_s = 0.0
+                    for at in range(self.block_rows):
+                        asked = time.perf_counter()
+                        row = next(rows, None)
+                        fetch_s += time.perf_counter() - asked
+                        if row is None:
+                            break
+                        block.enter(row)
+                        if row.data is not None:
+                            # A few images wait per thread, never a whole block of undecoded bytes.
+                            while len(under_way) >= 4 * self.n_threads:
+                                under_way.popleft().result()
+                            under_way.append(
+                                pool.submit(block.decode, at, row.data, prepare, self.geometry, self.spec.decode)
+                            )
+                    for future in under_way:
+                        future.result()
+                    if not block.n_rows:
+                        break
+                    self.reporter.add_decoded(
+                        block.n_rows, block.n_bytes, fetch_s, time.perf_counter() - started - fetch_s
+                    )
+                    yield block.to_table()
+
+
+class _Block:
+    """One block while it is filled."""
+
+    def __init__(self, n_rows: int, height: int, width: int) -> None:
+        self._schema = decoded_schema(height, width)
+        self._pixels_NHW3 = np.zeros((n_rows, height, width, 3), np.uint8)
+        self._rows: list[RawRow] = []
+        self._failures: dict[int, Failure] = {}
+        self._sizes: dict[int, tuple[int, int]] = {}
+        self.n_bytes = 0
+
+    @property
+    def n_rows(self) -> int:
+        return len(self._rows)
+
+    def enter(self, row: RawRow) -> None:
+        """Give the next place to a row; its pixels come later, or never."""
+        if row.failure is not None:
+            self._failures[len(self._rows)] = row.failure
+        self.n_bytes += len(row.data or b"")
+        # The bytes are held by the decode under way alone, and go with it.
+        self._rows.append(row.without_data())
+
+    def decode(self, at: int, data: bytes, prepare: Any, geometry: Geometry, spec: Any) -> None:
+        """Decode into the place `at`.  Runs in a thread."""
+        from zsic.core.decode import DecodeError
+
+        try:
+            prepared = prepare(data, geometry, spec, self._pixels_NHW3[at])
+        except DecodeError as error:
+            self._pixels_NHW3[at] = 0
+            self._failures[at] = error.failure
+            if error.width is not None and error.height is not None:
+                self._sizes[at] = (error.width, error.height)
+        else:
+            self._sizes[at] = (prepared.width, prepared.height)
+
+    def to_table(self) -> pa.Table:
+        """The block as a table; the pixels are not copied."""
+        n = self.n_rows
+        pixels = pa.FixedSizeBinaryArray.from_buffers(
+            self._schema.field(PIXELS).type, n, [None, pa.py_buffer(self._pixels_NHW3[:n])]
+        )
+        failures = [self._failures.get(at) for at in range(n)]
+        sizes = [self._sizes.get(at, (None, None)) for at in range(n)]
+        columns = {
+            "id": [row.id for row in self._rows],
+            "uri": [row.uri for row in self._rows],
+            "key": [row.key for row in self._rows],
+            "outcome": [failure.outcome.value if failure else Outcome.OK.value for failure in failures],
+            "detail": [failure.detail if failure else None for failure in failures],
+            "width": [width for width, _ in sizes],
+            "height": [height for _, height in sizes],
+            SOURCE_TOTAL: [row.source_total for row in self._rows],
+            KEPT: [row.kept for row in self._rows],
+        }
+        arrays = [
+            pixels if field.name == PIXELS else pa.array(columns[field.name], field.type)
+            for field in self._schema
+        ]
+        return pa.Table.from_arrays(arrays, schema=self._schema)
+
+
+class Encode:
+    """An actor that holds the image tower and the head: a block of pixels to rows of the table."""
+
+    def __init__(
+        self,
+        checkpoint: "Checkpoint",
+        head: "ray.ObjectRef[Head]",
+        spec: JobSpec,
+        *,
+        dtype: str,
+        top_k: int,
+        batch_size: int,
+        n_threads: int,
+        reporter: "Reporter",
+    ) -> None:
+        from zsic.models.encoder import ImageEncoder
+
+        device = "cuda" if spec.execution.num_gpus > 0 else "cpu"
+        self._encoder = ImageEncoder(checkpoint.on_this_machine(), device=device, dtype=dtype, threads=n_threads)
+        self._head = ray.get(head).to_device(device)
+        self._keep_columns = spec.source.keep_columns
+        self._embeddings = spec.output.embeddings
+        self._top_k = top_k
+        self._batch_size = batch_size
+        self._reporter = reporter
+        self._schema = output_schema(
+            self._keep_columns, self._encoder.dim if self._embeddings else None
+        ).append(pa.field(SOURCE_TOTAL, pa.int32()))
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Classify the rows of a block whose outcome is ok; order and number of rows stay."""
+        outcomes = block["outcome"].to_pylist()
+        ok_N = np.array([outcome == Outcome.OK for outcome in outcomes], bool)
+        pixels_NHW3 = _pixels_of(block, self._encoder.geometry)
+        details = block["detail"].to_pylist()
+        predictions: list[list[dict[str, object]] | None] = [None] * block.num_rows
+        embeddings: list[bytes | None] = [None] * block.num_rows
+
+        ok_rows = np.flatnonzero(ok_N)
+        for begin in range(0, len(ok_rows), self._batch_size):
+            rows_B = ok_rows[begin : begin + self._batch_size]
+            started = time.perf_counter()
+            encoded = self._encode(pixels_NHW3[rows_B])
+            for row, answer, vector in zip(rows_B, *encoded, strict=True):
+                if answer is None:
+                    outcomes[row] = Outcome.NOT_FINITE.value
+                    details[row] = "the image tower returned NaN or infinity"
+                else:
+                    predictions[row], embeddings[row] = answer, vector
+            self._reporter.add_encoded(len(rows_B), time.perf_counter() - started)
+        self._reporter.add_outcomes(outcomes)
+
+        best = [answer[0] if answer else None for answer in predictions]
+        columns: dict[str, Any] = {
+            name: block[name] for name in ("id", "uri", "key", "width", "height", SOURCE_TOTAL)
+        }
+        columns |= {
+            "outcome": outcomes,
+            "detail": details,
+            "label": [answer["label"] if answer else None for answer in best],
+            "score": [answer["score"] if answer else None for answer in best],
+            "predictions": predictions,
+            "embedding": embeddings,
+            **dict(zip(self._keep_columns, split_kept(block[KEPT], self._keep_columns), strict=True)),
+        }
+        table = pa.table(
+            [_as_column(columns[field.name], field.type) for field in self._schema], schema=self._schema
+        )
+        if table.num_rows != block.num_rows:
+            raise AssertionError(f"{block.num_rows} rows went into the encoder, {table.num_rows} came out")
+        return table
+
+    def _encode(
+        self, pixels_BHW3: npt.NDArray[np.uint8]
+    ) -> tuple[list[list[dict[str, object]] | None], list[bytes | None]]:
+        """Answers and float16 embeddings of a batch; None for an image whose embedding is not finite."""
+        image_BD = self._encoder.encode(pixels_BHW3)
+        finite_B = image_BD.isfinite().all(dim=1).tolist()
+        top = self._head.rank(image_BD.nan_to_num(), self._top_k)
+        label_BK = top.label_index_BK.tolist()
+        score_BK = top.score_BK.tolist()
+        similarity_BK = top.similarity_BK.tolist()
+        names = self._head.labels
+        answers: list[list[dict[str, object]] | None] = [
+            [
+                {"label": names[label], "score": score, "similarity": similarity}
+                for label, score, similarity in zip(labels, scores, similarities, strict=True)
+            ]
+            if finite
+            else None
+            for finite, labels, scores, similarities in zip(
+                finite_B, label_BK, score_BK, similarity_BK, strict=True
+            )
+        ]
+        if not self._embeddings:
+            return answers, [None] * len(answers)
+        half_BD = image_BD.cpu().numpy().astype("<f2")
+        return answers, [vector.tobytes() for vector in half_BD]
+
+
+def _as_column(values: Any, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    return values if isinstance(values, pa.ChunkedArray | pa.Array) else pa.array(values, kind)
+
+
+def _pixels_of(block: pa.Table, geometry: Geometry) -> npt.NDArray[np.uint8]:
+    """The pixels of a block as uint8 [N, H, W, 3], without a copy where they are in one piece."""
+    pixels = block[PIXELS].combine_chunks()
+    if isinstance(pixels, pa.ChunkedArray):
+        pixels = pixels.chunk(0)
+    height, width = geometry.size
+    n_bytes = height * width * 3
+    flat = np.frombuffer(pixels.buffers()[1], np.uint8, len(pixels) * n_bytes, pixels.offset * n_bytes)
+    return flat.reshape(len(pixels), height, width, 3)

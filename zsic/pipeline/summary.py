@@ -1,0 +1,61 @@
+"""What a run did, in numbers: returned, printed, and kept beside the output.
+
+    OUT/_zsic/runs/<time>-<random>.json
+"""
+
+import json
+import uuid
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+
+from zsic.core.spec import JobSpec
+from zsic.pipeline.watch import Progress
+from zsic.storage.store import Store
+
+RUNS = "_zsic/runs"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did, and what the output holds now."""
+
+    output: str
+    fingerprint: str
+    state: str
+    """`complete`, or `unchanged` when there was nothing to do."""
+    resumed: bool = False
+    n_sources: int = 0
+    """Of the increment."""
+    n_rows: int = 0
+    """Of the increment, those of earlier attempts among them."""
+    n_rows_before: int = 0
+    """Rows that earlier attempts had left."""
+    n_changed: int = 0
+    """Sources that changed since they were classified; their rows are those of the old version."""
+    outcomes: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds by step, and the stages' own seconds summed over workers."""
+    images_per_s: float = 0.0
+    """Of this run, while images flowed."""
+    progress: Progress | None = None
+
+
+def last_rate(store: Store) -> float | None:
+    """Images/s of an output's latest run that took long enough to tell; None if there is none."""
+    for name in sorted((name for name, _ in store.list(RUNS)), reverse=True):
+        record = json.loads(store.read(name) or b"{}")
+        if record.get("seconds", {}).get("flow", 0.0) > 60:
+            return float(record["images_per_s"])
+    return None
+
+
+def record_summary(store: Store, summary: RunSummary, spec: JobSpec) -> None:
+    """Keep the summary beside the output: for people, and for the next run's guess of the rate."""
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    record = asdict(replace(summary, progress=None)) | {
+        "progress": vars(summary.progress) if summary.progress else None,
+        "at": moment,
+        "execution": spec.execution.model_dump(),
+    }
+    data = json.dumps(record, indent=1).encode()
+    store.create(f"{RUNS}/{moment}-{uuid.uuid4().hex[:8]}.json", data)

@@ -1,0 +1,46 @@
+"""What a run tells those who watch it.  Imports no Ray, so that a view costs nothing before the run."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from zsic.storage.slices import Pending
+
+
+@dataclass
+class Progress:
+    """Sums over all workers since the start of the run.
+
+    For the eye only: a task that is run again counts again.  What is true is counted from the parts.
+    """
+
+    n_decoded: int = 0
+    n_bytes: int = 0
+    """Bytes of the images that were decoded."""
+    n_encoded: int = 0
+    n_rows: int = 0
+    """Rows that left the encoder, failed images among them."""
+    fetch_s: float = 0.0
+    """Seconds that decode tasks waited for bytes, summed over tasks."""
+    decode_s: float = 0.0
+    """Seconds that decode tasks spent on the rest, summed over tasks."""
+    encode_s: float = 0.0
+    """Seconds that encoders spent on batches, summed over encoders."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def n_failed(self) -> int:
+        """Rows without a prediction."""
+        return self.n_rows - self.outcomes["ok"]
+
+
+class Watch:
+    """Whom a run tells what it does; this one does not listen."""
+
+    def on_step(self, text: str) -> None:
+        """Hear that a step begins, in words."""
+
+    def on_start(self, pending: Pending) -> None:
+        """Hear that images are about to flow."""
+
+    def on_progress(self, progress: Progress) -> None:
+        """Hear how far it is, about once a second while images flow; comes from another thread."""

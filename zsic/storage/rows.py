@@ -1,0 +1,100 @@
+"""From a slice of the plan to its rows: every image with its id, and its bytes or the reason why there are none."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Self
+
+import pyarrow as pa
+
+from zsic.core.outcome import Failure, Outcome
+from zsic.core.schema import INDEX_BITS
+from zsic.core.spec import JobSpec
+from zsic.storage.ledger import Runs
+from zsic.storage.objects import Objects
+from zsic.storage.plan import read_sources
+from zsic.storage.sample import End, Sample, Source
+from zsic.storage.samples import read_samples
+from zsic.storage.slices import Slice
+from zsic.storage.store import Store
+
+MAX_INDEX = (1 << INDEX_BITS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """One row before its image is decoded; either `data` or `failure` is set."""
+
+    id: int
+    uri: str
+    key: str | None
+    data: bytes | None
+    failure: Failure | None
+    kept: str | None
+    source_total: int | None = None
+    """How many rows the source has; on its last row only."""
+
+    def without_data(self) -> Self:
+        """The row, letting go of the bytes."""
+        return replace(self, data=None)
+
+
+def read_rows(store: Store, objects: Objects, spec: JobSpec, piece: Slice) -> Iterator[RawRow]:
+    """Read the rows of a slice in order of id, those left out that it says to skip."""
+    sources = read_sources(store, piece.piece, piece.start, piece.stop)
+    return read_sources_rows(sources, objects, spec, piece.skip)
+
+
+def read_sources_rows(
+    sources: pa.Table, objects: Objects, spec: JobSpec, skip: Runs = ()
+) -> Iterator[RawRow]:
+    """Read the rows of listed sources; loose images many at a time, shards one after the other."""
+    rows = sources.to_pylist()
+    ordinals = [row.pop("ordinal", at) for at, row in enumerate(rows)]
+    listed = [Source(**row) for row in rows]
+    if all(source.kind == "image" for source in listed):
+        yield from _read_loose(ordinals, listed, objects, spec)
+        return
+    for ordinal, source in zip(ordinals, listed, strict=True):
+        yield from _read_one(ordinal, source, objects, spec, skip)
+
+
+def _read_loose(
+    ordinals: list[int], sources: list[Source], objects: Objects, spec: JobSpec
+) -> Iterator[RawRow]:
+    answers = objects.read_many((source.info for source in sources), max_bytes=spec.decode.max_bytes)
+    for ordinal, source, answer in zip(ordinals, sources, answers, strict=True):
+        data, failure = (None, answer) if isinstance(answer, Failure) else (answer, None)
+        yield RawRow(ordinal << INDEX_BITS, source.uri, None, data, failure, source.columns, source_total=1)
+
+
+def _read_one(
+    ordinal: int, source: Source, objects: Objects, spec: JobSpec, skip: Runs
+) -> Iterator[RawRow]:
+    """The rows of one source.  Each waits for the next, for only the end tells which row is the last."""
+    waiting: RawRow | None = None
+    for sample in read_samples(source, objects, spec, skip=lambda index: _within(index, skip)):
+        match sample:
+            case Sample(index=index) if index > MAX_INDEX:
+                full = Failure(Outcome.BAD_SHARD, f"more than {MAX_INDEX} images; the rest was not read")
+                if waiting is not None:
+                    yield replace(waiting, data=None, failure=full, source_total=MAX_INDEX + 1)
+                return
+            case Sample():
+                if waiting is not None:
+                    yield waiting
+                waiting = RawRow(
+                    (ordinal << INDEX_BITS) | sample.index,
+                    source.uri,
+                    sample.key,
+                    sample.data,
+                    sample.failure,
+                    sample.columns,
+                )
+            case End(total=total):
+                if waiting is not None:
+                    is_last = waiting.id & MAX_INDEX == total - 1
+                    yield replace(waiting, source_total=total) if is_last else waiting
+
+
+def _within(index: int, runs: Runs) -> bool:
+    return any(start <= index < stop for start, stop in runs)

@@ -1,0 +1,262 @@
+"""What the spelling of a source stands for: a listing of folders, prefixes, globs, ranges and manifests."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import pyarrow as pa
+
+from zsic.core.errors import SourceError, SpecError
+from zsic.core.outcome import Outcome
+from zsic.core.spec import SourceSpec
+from zsic.storage.kinds import (
+    COMPANION_ENDINGS,
+    MANIFEST_ENDINGS,
+    PARQUET_ENDINGS,
+    Kind,
+    ending_of,
+    is_companion,
+    is_hidden,
+    shard_kind,
+)
+from zsic.storage.manifest import check_columns, read_manifest
+from zsic.storage.objects import ObjectInfo, Objects, ReadError
+from zsic.storage.parquet import find_image_column, read_schema
+from zsic.storage.pattern import (
+    compile_glob,
+    expand_braces,
+    glob_depth,
+    has_braces,
+    is_glob,
+    literal_start,
+    split_glob,
+)
+from zsic.storage.sample import SOURCE_SCHEMA, Source
+from zsic.storage.uri import canonical_uri, folder_of, local_path, name_of, scheme_of
+
+BATCH_ROWS = 10_000
+
+Found = Iterator[tuple[ObjectInfo, str | None]]
+"""Objects, with what they are; None is what a folder holds beside images."""
+Test = Callable[[str], bool]
+
+
+def list_sources(spec: SourceSpec, objects: Objects) -> Iterator[pa.RecordBatch]:
+    """List all sources in batches of at most 10,000 rows of `SOURCE_SCHEMA`; holds one batch and one page.
+
+    Each spelling of `source.uris` is, in this order: an object or folder of exactly that name; braces to
+    expand; a glob (of objects, not of folders); in an object store, how keys begin.  What an earlier spelling
+    covers is left out; rows of manifests are never compared.  Raises `SourceError` for a spelling that
+    matches nothing and `SpecError` for columns that are not there.
+    """
+    rows: list[Source] = []
+    for source in _Listing(spec, objects).read():
+        rows.append(source)
+        if len(rows) == BATCH_ROWS:
+            yield _to_batch(rows)
+            rows = []
+    if rows:
+        yield _to_batch(rows)
+
+
+def _to_batch(rows: list[Source]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict(
+        {name: [getattr(row, name) for row in rows] for name in SOURCE_SCHEMA.names}, SOURCE_SCHEMA
+    )
+
+
+class _Listing:
+    """One reading of all spellings, in order."""
+
+    def __init__(self, spec: SourceSpec, objects: Objects) -> None:
+        self._spec = spec
+        self._objects = objects
+        self._covers: list[Test] = []
+        self._named: set[str] = set()
+        self._parquet: str | None = None
+
+    def read(self) -> Iterator[Source]:
+        for spelled in dict.fromkeys(self._spec.uris):
+            n_covers = len(self._covers)
+            n_found = n_sources = 0
+            self._parquet = None
+            for info, kind in self._expand(spelled):
+                n_found += 1
+                if kind is None:
+                    continue
+                n_sources += 1
+                if info.uri in self._named or any(covers(info.uri) for covers in self._covers[:n_covers]):
+                    continue
+                if len(self._spec.uris) > 1 and len(self._covers) == n_covers:
+                    self._named.add(info.uri)
+                yield from self._sources(info, kind)
+            if not n_sources:
+                raise SourceError(_nothing(spelled, n_found, self._spec.format))
+
+    def _expand(self, spelled: str) -> Found:
+        uri = canonical_uri(os.path.expanduser(spelled))
+        is_disk = scheme_of(uri) == "file"
+        info = None if uri.endswith("/") else self._stat(uri)
+        if info is not None and (info.size or is_disk or not self._objects.is_folder(uri)):
+            yield info, self._kind_of_named(info.uri)
+        elif self._objects.is_folder(uri):
+            yield from self._list_folder(uri)
+        elif has_braces(spelled):
+            yield from self._list_braces(spelled)
+        elif is_glob(uri):
+            yield from self._list_glob(uri)
+        elif not is_disk and name_of(uri):
+            yield from self._list_folder(folder_of(uri), name_of(uri))
+
+    def _stat(self, uri: str) -> ObjectInfo | None:
+        try:
+            return self._objects.stat(uri)
+        except ReadError as error:
+            if error.failure.outcome is Outcome.UNREACHABLE:
+                raise SourceError(f"{uri} cannot be read: {error}") from None
+            # Without the right to list, S3 answers 403 for what does not exist; a folder may still be there.
+            return None
+
+    def _list_braces(self, spelled: str) -> Found:
+        """Ask for all names at once; only what is no object is expanded one by one."""
+        answers = self._objects.stat_many(canonical_uri(name) for name in expand_braces(spelled))
+        for name, answer in zip(expand_braces(spelled), answers, strict=True):
+            if isinstance(answer, ObjectInfo):
+                yield answer, self._kind_of_named(answer.uri)
+                continue
+            nothing = True
+            for found in self._expand(name):
+                nothing = False
+                yield found
+            if nothing:
+                raise SourceError(_nothing(name, 0, self._spec.format))
+
+    def _list_folder(self, folder: str, starting: str = "") -> Found:
+        base = _base(folder)
+
+        def kind_of(uri: str) -> str | None:
+            path = _spell(uri)[len(base) :]
+            return None if is_hidden(path) else self._kind_of_found(uri)
+
+        def covers(uri: str) -> bool:
+            return _spell(uri).startswith(base + starting) and kind_of(uri) is not None
+
+        self._covers.append(covers)
+        for info in self._objects.list(folder, starting=starting):
+            yield info, kind_of(info.uri)
+
+    def _list_glob(self, uri: str) -> Found:
+        folder, rest = split_glob(uri)
+        base, matches = _base(folder), compile_glob(rest).fullmatch
+        asks_hidden = "/." in f"/{rest}"
+        asks_companions = ending_of(rest) in COMPANION_ENDINGS
+
+        def kind_of(uri: str) -> str | None:
+            hidden = is_hidden(_spell(uri)[len(base) :]) and not asks_hidden
+            companion = is_companion(uri) and not asks_companions
+            return None if hidden or companion else self._kind_of_named(uri)
+
+        def covers(uri: str) -> bool:
+            path = _spell(uri)
+            return path.startswith(base) and bool(matches(path[len(base) :])) and kind_of(uri) is not None
+
+        self._covers.append(covers)
+        for info in self._objects.list(folder, starting=literal_start(rest), depth=glob_depth(rest)):
+            if matches(_spell(info.uri)[len(base) :]):
+                yield info, kind_of(info.uri)
+
+    def _kind_of_named(self, uri: str) -> str:
+        """What the user named is what `source.format` says, else what its ending says."""
+        match self._spec.format:
+            case "auto":
+                lower = uri.lower()
+                return shard_kind(uri) or ("manifest" if lower.endswith(MANIFEST_ENDINGS) else "image")
+            case "images":
+                return "image"
+            case other:
+                return other
+
+    def _kind_of_found(self, uri: str) -> str | None:
+        """What a folder holds is known by its ending; `source.format` picks from it."""
+        lower = uri.lower()
+        shard = shard_kind(uri)
+        match self._spec.format:
+            case "auto":
+                return shard or (None if is_companion(uri) else "image")
+            case "images":
+                return None if shard or is_companion(uri) else "image"
+            case "manifest":
+                return "manifest" if lower.endswith((*MANIFEST_ENDINGS, *PARQUET_ENDINGS)) else None
+            case other:
+                return other if shard == other else None
+
+    def _sources(self, info: ObjectInfo, kind: str) -> Iterator[Source]:
+        if kind == "parquet" and self._parquet_kind(info) == "manifest":
+            kind = "manifest"
+        match kind:
+            case "manifest":
+                yield from self._manifest_sources(info)
+            case "image" | "tar" | "parquet":
+                yield _source(info, kind)
+
+    def _manifest_sources(self, info: ObjectInfo) -> Iterator[Source]:
+        n_rows = 0
+        for uri, columns in read_manifest(info, self._objects, self._spec):
+            n_rows += 1
+            self._objects.check_scheme(uri)
+            # A local file is asked for its size and time at no cost; one request a row would double those of
+            # a job.
+            known = self._stat(uri) if scheme_of(uri) == "file" else None
+            yield _source(known or ObjectInfo(uri, None), "image", columns)
+        if not n_rows:
+            raise SourceError(f"{info.uri} is a manifest without rows")
+
+    def _parquet_kind(self, info: ObjectInfo) -> str:
+        """Images, or a manifest of them?  The first readable file of a spelling speaks for the others."""
+        if self._parquet is None:
+            try:
+                schema = read_schema(info, self._objects)
+            except ReadError as error:
+                raise SourceError(f"{info.uri} cannot be read: {error}") from None
+            except (pa.ArrowException, OSError):
+                return "parquet"  # Damaged: its row will say so.
+            if self._spec.format == "parquet" or self._holds_images(info, schema):
+                check_columns(info.uri, schema.names, self._spec)
+                self._parquet = "parquet"
+            else:
+                self._parquet = "manifest"
+        return self._parquet
+
+    def _holds_images(self, info: ObjectInfo, schema: pa.Schema) -> bool:
+        if find_image_column(schema, self._spec.image_column, info.uri) is not None:
+            return True
+        if self._spec.uri_column in schema.names:
+            return False
+        raise SpecError(
+            f"{info.uri} has neither a column of image bytes (source.image_column) nor one of URLs "
+            f"(source.uri_column is {self._spec.uri_column!r}); it has {', '.join(map(repr, schema.names))}"
+        )
+
+
+def _source(info: ObjectInfo, kind: Kind, columns: str | None = None) -> Source:
+    return Source(info.uri, kind, info.size, info.etag, info.mtime_ns, columns)
+
+
+def _spell(uri: str) -> str:
+    """Spell for comparison with a pattern: paths as paths, even those that rows show as `file://` URLs."""
+    return local_path(uri) if scheme_of(uri) == "file" else uri
+
+
+def _base(folder: str) -> str:
+    return _spell(folder).rstrip("/") + "/"
+
+
+def _nothing(spelled: str, n_found: int, form: str) -> str:
+    if n_found:
+        return (
+            f"source.uris: {spelled!r} holds {n_found} objects and no source of format {form!r}; "
+            f"hidden names and {' '.join(sorted(COMPANION_ENDINGS))} are left out, unless they are named"
+        )
+    return (
+        f"source.uris: {spelled!r} matches nothing: it is no object, no folder that holds one, no glob "
+        "or prefix of one (a glob matches objects; add /** for all in a folder)"
+    )

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zsic.core.spec import JobSpec, load_spec
     from zsic.models.classifier import Classifier
-    from zsic.pipeline.run import RunSummary, run
+    from zsic.pipeline.run import run
+    from zsic.pipeline.summary import RunSummary
 
 __version__ = "0.1.0"
 
@@ -22,7 +23,7 @@ __all__ = ["Classifier", "JobSpec", "RunSummary", "__version__", "load_spec", "r
 _HOMES = {
     "Classifier": "zsic.models.classifier",
     "JobSpec": "zsic.core.spec",
-    "RunSummary": "zsic.pipeline.run",
+    "RunSummary": "zsic.pipeline.summary",
     "load_spec": "zsic.core.spec",
     "run": "zsic.pipeline.run",
 }

@@ -38,17 +38,14 @@ def _option(field: str, help: str, panel: str, *names: str) -> Any:
 
 Template = Annotated[
     list[str] | None,
-    typer.Option("--template", help="Sentence with {} for the label, or simple, imagenet7, imagenet80, none; repeatable."),
+    typer.Option(
+        "--template",
+        help="Sentence with {} for the label, or simple, imagenet7, imagenet80, none; repeatable.",
+    ),
 ]
-Labels = Annotated[
-    str, typer.Option("--labels", help="cat,dog,bird or a .txt, .csv, .json or .yaml file.")
-]
-Model = Annotated[
-    str, typer.Option("--model", help="Hub id, local folder, or demo, the bundled miniature.")
-]
-Endpoint = Annotated[
-    str | None, typer.Option("--s3-endpoint-url", help="URL of an S3-compatible server.")
-]
+Labels = Annotated[str, typer.Option("--labels", help="cat,dog,bird or a .txt, .csv, .json or .yaml file.")]
+Model = Annotated[str, typer.Option("--model", help="Hub id, local folder, or demo, the bundled miniature.")]
+Endpoint = Annotated[str | None, typer.Option("--s3-endpoint-url", help="URL of an S3-compatible server.")]
 
 
 def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> None:
@@ -75,7 +72,8 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
             _option("model.name", "Hub id, local folder, or demo (the default).", _OF_MODEL, "--model"),
         ] = None,
         revision: Annotated[
-            str | None, _option("model.revision", "Commit, tag or branch on the hub.", _OF_MODEL, "--revision")
+            str | None,
+            _option("model.revision", "Commit, tag or branch on the hub.", _OF_MODEL, "--revision"),
         ] = None,
         dtype: Annotated[
             str | None,
@@ -99,10 +97,16 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
         ] = None,
         image_column: Annotated[
             str | None,
-            _option("source.image_column", "Parquet column of images; default the only one.", "Source", "--image-column"),
+            _option(
+                "source.image_column",
+                "Parquet column of images; default the only one.",
+                "Source",
+                "--image-column",
+            ),
         ] = None,
         uri_column: Annotated[
-            str | None, _option("source.uri_column", "Manifest column of URLs; default uri.", "Source", "--uri-column")
+            str | None,
+            _option("source.uri_column", "Manifest column of URLs; default uri.", "Source", "--uri-column"),
         ] = None,
         keep_column: Annotated[
             list[str] | None,
@@ -127,19 +131,35 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
             ),
         ] = None,
         max_bytes: Annotated[
-            int | None, _option("decode.max_bytes", "Larger images become rows; default 64 MiB.", _OF_DECODE, "--max-bytes")
+            int | None,
+            _option("decode.max_bytes", "Larger images become rows; default 64 MiB.", _OF_DECODE, "--max-bytes"),
         ] = None,
         max_pixels: Annotated[
             int | None,
-            _option("decode.max_pixels", "Larger images become rows; default 50,000,000.", _OF_DECODE, "--max-pixels"),
+            _option(
+                "decode.max_pixels",
+                "Larger images become rows; default 50,000,000.",
+                _OF_DECODE,
+                "--max-pixels",
+            ),
         ] = None,
         embeddings: Annotated[
             bool | None,
-            _option("output.embeddings", "Add a column with the image embeddings.", _OF_OUTPUT, "--embeddings/--no-embeddings"),
+            _option(
+                "output.embeddings",
+                "Add a column with the image embeddings.",
+                _OF_OUTPUT,
+                "--embeddings/--no-embeddings",
+            ),
         ] = None,
         rows_per_part: Annotated[
             int | None,
-            _option("output.rows_per_part", "Rows of a Parquet part; default about a minute's.", _OF_OUTPUT, "--rows-per-part"),
+            _option(
+                "output.rows_per_part",
+                "Rows of a Parquet part; default about a minute's.",
+                _OF_OUTPUT,
+                "--rows-per-part",
+            ),
         ] = None,
         s3_endpoint_url: Annotated[
             str | None,
@@ -147,24 +167,42 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
         ] = None,
         s3_anonymous: Annotated[
             bool | None,
-            _option("store.s3_anonymous", "Read public buckets without credentials.", _OF_STORE, "--s3-anonymous/--no-s3-anonymous"),
+            _option(
+                "store.s3_anonymous",
+                "Read public buckets without credentials.",
+                _OF_STORE,
+                "--s3-anonymous/--no-s3-anonymous",
+            ),
         ] = None,
         store_timeout: Annotated[
-            float | None, _option("store.timeout_s", "Seconds a store may be silent; default 30.", _OF_STORE, "--store-timeout")
+            float | None,
+            _option("store.timeout_s", "Seconds a store may be silent; default 30.", _OF_STORE, "--store-timeout"),
         ] = None,
         store_attempts: Annotated[
-            int | None, _option("store.attempts", "Tries of one read; default 8.", _OF_STORE, "--store-attempts")
+            int | None,
+            _option("store.attempts", "Tries of one read; default 8.", _OF_STORE, "--store-attempts"),
         ] = None,
         allow_scheme: Annotated[
             list[str] | None,
-            _option("store.allow_schemes", "URL scheme sources may use; default file and s3; repeatable.", _OF_STORE, "--allow-scheme"),
+            _option(
+                "store.allow_schemes",
+                "URL scheme sources may use; default file and s3; repeatable.",
+                _OF_STORE,
+                "--allow-scheme",
+            ),
         ] = None,
         address: Annotated[
             str | None,
-            _option("execution.address", "A Ray cluster (auto, ray://...); default: Ray on this machine.", _OF_EXECUTION, "--address"),
+            _option(
+                "execution.address",
+                "A Ray cluster (auto, ray://...); default: Ray on this machine.",
+                _OF_EXECUTION,
+                "--address",
+            ),
         ] = None,
         num_cpus: Annotated[
-            int | None, _option("execution.num_cpus", "CPUs of a Ray started here.", _OF_EXECUTION, "--num-cpus")
+            int | None,
+            _option("execution.num_cpus", "CPUs of a Ray started here.", _OF_EXECUTION, "--num-cpus"),
         ] = None,
         num_gpus: Annotated[
             float | None,
@@ -175,16 +213,24 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
         ] = None,
         encoder_threads: Annotated[
             int | None,
-            _option("execution.encoder_threads", "Torch threads of a CPU encoder.", _OF_EXECUTION, "--encoder-threads"),
+            _option(
+                "execution.encoder_threads",
+                "Torch threads of a CPU encoder.",
+                _OF_EXECUTION,
+                "--encoder-threads",
+            ),
         ] = None,
         batch_size: Annotated[
-            int | None, _option("execution.batch_size", "Images a forward pass.", _OF_EXECUTION, "--batch-size")
+            int | None,
+            _option("execution.batch_size", "Images a forward pass.", _OF_EXECUTION, "--batch-size"),
         ] = None,
         decode_cpus: Annotated[
-            float | None, _option("execution.decode_cpus", "CPUs of one decode task.", _OF_EXECUTION, "--decode-cpus")
+            float | None,
+            _option("execution.decode_cpus", "CPUs of one decode task.", _OF_EXECUTION, "--decode-cpus"),
         ] = None,
         decode_tasks: Annotated[
-            int | None, _option("execution.decode_tasks", "Most decode tasks at once.", _OF_EXECUTION, "--decode-tasks")
+            int | None,
+            _option("execution.decode_tasks", "Most decode tasks at once.", _OF_EXECUTION, "--decode-tasks"),
         ] = None,
         block_rows: Annotated[
             int | None,
@@ -288,9 +334,7 @@ _job_command(
     _classify,
     "Classify images into a Parquet table.  Run the same command again to resume, or to take up new images.",
 )
-_job_command(
-    "plan", _plan, "Show what `classify` (or a spec file) would do, on what, and how long; writes nothing."
-)
+_job_command("plan", _plan, "Show what `classify` (or a spec file) would do, on what, and how long; writes nothing.")
 
 
 @app.command("run")

@@ -1,5 +1,6 @@
 """The commit protocol, without Ray: plan, parts, ledger, snapshot, verify."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -35,9 +36,7 @@ def images(n: int, start: int = 0) -> list[tuple[str, str, int]]:
     return [(f"/photos/{number:04d}.jpg", "image", 1000) for number in range(start, start + n)]
 
 
-def write_part(
-    store: Store, plan: Plan, name: str, ids: list[int], totals: dict[int, int] | None = None
-) -> str:
+def write_part(store: Store, plan: Plan, name: str, ids: list[int], totals: dict[int, int] | None = None) -> str:
     """A part as the sink writes it, with empty predictions."""
     import io
 
@@ -156,7 +155,7 @@ def test_merged_runs_are_a_union(spans: list[tuple[int, int]]) -> None:
         wanted |= set(range(start, start + length))
         merged = merge_runs(merged, ((start, start + length),))
     assert {index for start, stop in merged for index in range(start, stop)} == wanted
-    assert all(left[1] < right[0] for left, right in zip(merged, merged[1:], strict=False))
+    assert all(left[1] < right[0] for left, right in itertools.pairwise(merged))
 
 
 def test_another_job_is_refused_with_what_differs(store: Store) -> None:

@@ -38,7 +38,11 @@ def demo(folder: Path, n_images: int, seed: int) -> None:
     columns = ["key", "outcome", "label", "score", "predictions"]
     rows = pq.read_table(parts[0], columns=columns).slice(0, 8).to_pylist()
     out.print()
-    out.print(f"$ duckdb -c \"select key, outcome, label, score from '{table}/*.parquet' limit 8\"", style="bold", markup=False)
+    out.print(
+        f"$ duckdb -c \"select key, outcome, label, score from '{table}/*.parquet' limit 8\"",
+        style="bold",
+        markup=False,
+    )
     show_table(
         ["key", "outcome", "label", "score", "second", "score"],
         [
@@ -57,7 +61,10 @@ def demo(folder: Path, n_images: int, seed: int) -> None:
     out.print(f"$ zsic evaluate {table} --truth {truth}", style="bold", markup=False)
     evaluate(str(table), str(truth), None, as_json=False)
     out.print()
-    out.print(f"pictures: {shards}   table: {table}/*.parquet   run the command again: nothing is done twice", markup=False)
+    out.print(
+        f"pictures: {shards}   table: {table}/*.parquet   run the command again: nothing is done twice",
+        markup=False,
+    )
 
 
 def _second(predictions: list[dict[str, object]] | None) -> tuple[object, object]:

@@ -96,7 +96,9 @@ def evaluate(output: str, truth: str, s3_endpoint_url: str | None, *, as_json: b
     if not names:
         raise SpecError(f"{output}: nothing is published there yet; run `zsic classify` to its end first")
     evaluation = compare(
-        [f"{store.uri}/{name}" for name in names], load_truth(truth), filesystem=_filesystem(output, s3_endpoint_url)
+        [f"{store.uri}/{name}" for name in names],
+        load_truth(truth),
+        filesystem=_filesystem(output, s3_endpoint_url),
     )
     if as_json:
         out.print_json(json.dumps(evaluation.to_dict()))
@@ -138,7 +140,7 @@ def check_labels(labels: str, model: str, templates: Sequence[str]) -> None:
         label_set,
         count_tokens=lambda prompt: encoder.count_tokens([prompt])[0],
         token_limit=encoder.token_limit,
-        similarity_CC=head.matrix_CD @ head.matrix_CD.T,
+        similarity_CC=(head.matrix_CD @ head.matrix_CD.T).numpy(),
     )
     out.print()
     out.print(f"{len(label_set.names):,} labels, {len(rows):,} prompts, at most {encoder.token_limit} tokens each")
@@ -153,5 +155,8 @@ def pull_model(source: str, output: Path, revision: str | None) -> None:
     from zsic.models.pull import pull
 
     checkpoint = pull(source, output, revision=revision)
-    out.print(f"{printable(source)} is in {output}: {checkpoint.model_type}, digest {checkpoint.digest[:16]}", markup=False)
+    out.print(
+        f"{printable(source)} is in {output}: {checkpoint.model_type}, digest {checkpoint.digest[:16]}",
+        markup=False,
+    )
     out.print(f"use it with --model {output}", markup=False)

@@ -115,9 +115,7 @@ def show_summary(summary: "RunSummary") -> None:
         reasons = ", ".join(f"{name} {count(n)}" for name, n in summary.outcomes.items() if name != "ok")
         out.print(f"  failed: {count(failed)} ({reasons}); each has its row, with the reason in `detail`")
     if summary.n_changed:
-        out.print(
-            f"  changed since they were classified: {count(summary.n_changed)}; their rows are the old ones"
-        )
+        out.print(f"  changed since they were classified: {count(summary.n_changed)}; their rows are the old ones")
     if progress is not None and n_new and progress.n_decoded:
         out.print(
             f"  {count(summary.images_per_s)} images/s over {duration(seconds['flow'])}; by one worker alone: "
@@ -160,8 +158,22 @@ def show_preview(made: "Preview") -> None:
         out.print("nothing to do")
         return
     rows = [
-        ("decode", f"up to {layout.decode_tasks} tasks", f"{layout.decode_cpus:g}", "0", size(layout.decode_memory_bytes), f"{layout.decode_threads} threads, slices of {layout.images_per_slice} images"),
-        ("encode", f"{layout.encoders} actors", f"{layout.encoder_cpus:g}", f"{layout.encoder_gpus:g}", size(layout.encoder_memory_bytes), f"{layout.encoder_threads} threads, batches of {layout.batch_size}, blocks of {layout.block_rows}"),
+        (
+            "decode",
+            f"up to {layout.decode_tasks} tasks",
+            f"{layout.decode_cpus:g}",
+            "0",
+            size(layout.decode_memory_bytes),
+            f"{layout.decode_threads} threads, slices of {layout.images_per_slice} images",
+        ),
+        (
+            "encode",
+            f"{layout.encoders} actors",
+            f"{layout.encoder_cpus:g}",
+            f"{layout.encoder_gpus:g}",
+            size(layout.encoder_memory_bytes),
+            f"{layout.encoder_threads} threads, batches of {layout.batch_size}, blocks of {layout.block_rows}",
+        ),
         ("write", "tasks", f"{layout.write_cpus:g}", "0", "", f"parts of {count(layout.rows_per_part)} rows"),
     ]
     cpus, gpus = sum(node.cpus for node in made.nodes), sum(node.gpus for node in made.nodes)

@@ -40,9 +40,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
-def show_table(
-    header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()
-) -> None:
+def show_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> None:
     """Print a plain table; cells may come from data, so control characters are made visible."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for position, name in enumerate(header):

@@ -33,9 +33,9 @@ class StoreSpec(_Spec):
     """URL of an S3-compatible server; None is AWS."""
     s3_anonymous: bool = False
     """Read public buckets without credentials."""
-    timeout_s: float = Field(30.0, gt=0)
+    timeout_s: float = Field(default=30.0, gt=0)
     """Longest silence of the store before a request is tried again."""
-    attempts: int = Field(8, ge=1)
+    attempts: int = Field(default=8, ge=1)
     """Tries of one read before its image becomes `unreachable`."""
     allow_schemes: Strings = ("file", "s3")
     """URL schemes that sources and the `uri` column of manifests may use."""
@@ -88,16 +88,16 @@ class DecodeSpec(_Spec):
     times the speed."""
     exif_orientation: bool = True
     """Turn the picture as its EXIF says."""
-    max_bytes: int = Field(64 * 2**20, ge=1)
+    max_bytes: int = Field(default=64 * 2**20, ge=1)
     """Larger objects are `too_large`."""
-    max_pixels: int = Field(50_000_000, ge=1)
+    max_pixels: int = Field(default=50_000_000, ge=1)
     """Larger pictures are `too_many_pixels`, by their header, before anything is decoded."""
 
 
 class ScoringSpec(_Spec):
     """From similarities to the answer."""
 
-    top_k: int | None = Field(None, ge=1)
+    top_k: int | None = Field(default=None, ge=1)
     """Predictions kept an image; None is 5, or all labels where there are fewer."""
 
 
@@ -108,7 +108,7 @@ class OutputSpec(_Spec):
     """A local folder or an `s3://` prefix."""
     embeddings: bool = False
     """Add the image embedding to each row."""
-    rows_per_part: int | None = Field(None, ge=1)
+    rows_per_part: int | None = Field(default=None, ge=1)
     """Rows of one Parquet part; None is what a minute brings."""
 
     @field_validator("uri")
@@ -122,23 +122,23 @@ class ExecutionSpec(_Spec):
 
     address: str | None = None
     """Of a Ray cluster (`auto`, `ray://...`, `HOST:PORT`); None starts Ray on this machine, for this job."""
-    num_cpus: int | None = Field(None, ge=1)
+    num_cpus: int | None = Field(default=None, ge=1)
     """CPUs of a Ray started here; None is all this machine has."""
-    num_gpus: float = Field(0, ge=0)
+    num_gpus: float = Field(default=0, ge=0)
     """GPUs reserved by each encoder; 0 encodes on CPUs."""
-    encoders: int | None = Field(None, ge=1)
+    encoders: int | None = Field(default=None, ge=1)
     """Encoder actors; None is what the cluster holds: one a GPU, or one for every eight CPUs."""
-    encoder_threads: int | None = Field(None, ge=1)
+    encoder_threads: int | None = Field(default=None, ge=1)
     """Torch threads of one CPU encoder; None is its share of the node's CPUs."""
-    batch_size: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
     """Images in one forward pass; None is chosen from the device."""
-    decode_cpus: float | None = Field(None, gt=0)
+    decode_cpus: float | None = Field(default=None, gt=0)
     """CPUs reserved by one decode task; None is chosen from the cluster."""
-    decode_tasks: int | None = Field(None, ge=1)
+    decode_tasks: int | None = Field(default=None, ge=1)
     """Most decode tasks at once; None is what the CPUs allow."""
-    block_rows: int | None = Field(None, ge=1)
+    block_rows: int | None = Field(default=None, ge=1)
     """Images that travel together from decode to encoder; None is chosen from the memory."""
-    no_progress_timeout_s: float = Field(600.0, gt=0)
+    no_progress_timeout_s: float = Field(default=600.0, gt=0)
     """A run without a finished image for this long stops, resumable, with exit code 3."""
 
 

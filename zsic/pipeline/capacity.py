@@ -121,9 +121,7 @@ def lay_out(
 
     batch_size = execution.batch_size or _batch_size(workload, on_gpu)
     object_store = sum(node.object_store_bytes for node in nodes)
-    block_rows = execution.block_rows or _block_rows(
-        workload, object_store, batch_size, decode_tasks, encoders
-    )
+    block_rows = execution.block_rows or _block_rows(workload, object_store, batch_size, decode_tasks, encoders)
     block_bytes = block_rows * workload.pixels_bytes
     decode_memory = 3 * block_bytes + decode.max_pixels * DECODE_BYTES_PER_PIXEL
     encoder_memory = 2 * workload.weights_bytes + 4 * block_bytes + GIB // 2
@@ -177,9 +175,7 @@ def _cpu_encoders(cpus: float, memory: int, workload: Workload) -> int:
     return max(1, min(int(cpus // 8), int(memory / 2 / (2 * workload.weights_bytes + GIB))))
 
 
-def _check_cpus(
-    cpus: float, decode_cpus: float, encoders: int, encoder_cpus: float, write_cpus: float
-) -> None:
+def _check_cpus(cpus: float, decode_cpus: float, encoders: int, encoder_cpus: float, write_cpus: float) -> None:
     needed = decode_cpus + encoders * encoder_cpus + write_cpus
     if needed > cpus:
         raise CapacityError(
@@ -196,9 +192,7 @@ def _batch_size(workload: Workload, on_gpu: bool) -> int:
     return int(min(max(8 * 224 * 224 / (workload.height * workload.width), 8), 64))
 
 
-def _block_rows(
-    workload: Workload, object_store: int, batch_size: int, decode_tasks: int, encoders: int
-) -> int:
+def _block_rows(workload: Workload, object_store: int, batch_size: int, decode_tasks: int, encoders: int) -> int:
     """Blocks of up to 96 MB; smaller where the object store is, or where there are few images to share out."""
     by_store = object_store / (8 * (decode_tasks + encoders + 1)) / workload.pixels_bytes
     by_size = 96e6 / workload.pixels_bytes

@@ -80,7 +80,7 @@ def read_nodes() -> list[Node]:
             memory_bytes=int(resources.get("memory", 0)),
             object_store_bytes=int(resources.get("object_store_memory", 0)),
         )
-        for resources in (node["Resources"] for node in ray.nodes() if node["Alive"])
+        for resources in (node["Resources"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
     ]
     nodes = [node for node in nodes if node.cpus]
     if not nodes:

@@ -72,10 +72,19 @@ def preview(spec: JobSpec) -> Preview:
             n_images += batch.num_rows - n_shards + max(shard_bytes // BYTES_PER_IMAGE, n_shards)
             n_bytes += pc.sum(sizes).as_py() or 0
             exact = exact and not n_shards
-        pending, n_listed, n_changed, n_rows = Pending(n_images, exact, n_bytes), new.n_listed, new.n_changed, 0
+        pending, n_listed, n_changed, n_rows = (
+            Pending(n_images, exact, n_bytes),
+            new.n_listed,
+            new.n_changed,
+            0,
+        )
     nodes = _nodes(spec.execution)
     layout = lay_out(
-        spec.execution, spec.decode, nodes, measure_workload(job, pending.n_images), images_per_s=last_rate(job.output.store)
+        spec.execution,
+        spec.decode,
+        nodes,
+        measure_workload(job, pending.n_images),
+        images_per_s=last_rate(job.output.store),
     )
     rate, rate_from = layout.images_per_s, "the model's size; within a factor of three"
     if last_rate(job.output.store) is not None:
@@ -84,9 +93,7 @@ def preview(spec: JobSpec) -> Preview:
         measured = _measure(job, sample, sum(node.cpus for node in nodes))
         if measured is not None:
             rate, rate_from = measured, f"{N_SAMPLED} images of the source, decoded and encoded just now"
-    return Preview(
-        job, plan is not None, n_listed, n_changed, n_rows, pending, layout, tuple(nodes), rate, rate_from
-    )
+    return Preview(job, plan is not None, n_listed, n_changed, n_rows, pending, layout, tuple(nodes), rate, rate_from)
 
 
 def _nodes(execution: ExecutionSpec) -> list[Node]:

@@ -31,9 +31,7 @@ class Reporter:
 
     def add_decoded(self, n_rows: int, n_bytes: int, fetch_s: float, decode_s: float) -> None:
         """Report a block of `n_rows` decoded images."""
-        self._tally.add.remote(
-            {"n_decoded": n_rows, "n_bytes": n_bytes, "fetch_s": fetch_s, "decode_s": decode_s}, {}
-        )
+        self._tally.add.remote({"n_decoded": n_rows, "n_bytes": n_bytes, "fetch_s": fetch_s, "decode_s": decode_s}, {})
 
     def add_encoded(self, n_images: int, encode_s: float) -> None:
         """Report a batch that went through the image tower."""

@@ -78,8 +78,7 @@ def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
         n_rows_before=n_rows_before,
         n_changed=increment.n_changed,
         outcomes=snapshot.outcomes,
-        seconds=clock.laps
-        | {"fetch": progress.fetch_s, "decode": progress.decode_s, "encode": progress.encode_s},
+        seconds=clock.laps | {"fetch": progress.fetch_s, "decode": progress.decode_s, "encode": progress.encode_s},
         images_per_s=(snapshot.n_rows - n_rows_before) / max(clock.laps.get("flow", 0.0), 1e-9),
         progress=progress,
     )
@@ -87,9 +86,7 @@ def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
     return summary
 
 
-def _classify(
-    job: Job, increment: Increment, ledger: Ledger, watch: Watch, clock: "_Clock"
-) -> Progress:
+def _classify(job: Job, increment: Increment, ledger: Ledger, watch: Watch, clock: "_Clock") -> Progress:
     """Run the pipeline over what is pending; returns the sums of all workers."""
     spec = job.spec
     pending = estimate_pending(job.output.store, ledger)

@@ -20,9 +20,7 @@ from zsic.storage.store import Store
 class PartSink(Datasink[str]):
     """Ray's write stage: each write task makes one part, under a name that a second attempt of the task reuses."""
 
-    def __init__(
-        self, store: Store, plan: Plan, *, metadata: dict[str, object], rows_per_part: int
-    ) -> None:
+    def __init__(self, store: Store, plan: Plan, *, metadata: dict[str, object], rows_per_part: int) -> None:
         self._store = store
         self._plan = plan
         self._metadata = metadata
@@ -75,10 +73,12 @@ def to_parquet(table: pa.Table, metadata: dict[str, object]) -> bytes:
         table,
         buffer,
         row_group_size=max(table.num_rows, 1),
-        compression={name: "zstd" for name in names} | {plain: "none"}
-        if plain in table.schema.names
-        else "zstd",
-        use_dictionary=[name for name in ("uri", "outcome", "detail", "label", "predictions.list.element.label") if name.split(".")[0] in names],
+        compression=dict.fromkeys(names, "zstd") | {plain: "none"} if plain in table.schema.names else "zstd",
+        use_dictionary=[
+            name
+            for name in ("uri", "outcome", "detail", "label", "predictions.list.element.label")
+            if name.split(".")[0] in names
+        ],
         write_statistics=["id", "uri", "outcome", "label", "score"],
     )
     return buffer.getvalue()

@@ -143,8 +143,7 @@ class _Block:
             KEPT: [row.kept for row in self._rows],
         }
         arrays = [
-            pixels if field.name == PIXELS else pa.array(columns[field.name], field.type)
-            for field in self._schema
+            pixels if field.name == PIXELS else pa.array(columns[field.name], field.type) for field in self._schema
         ]
         return pa.Table.from_arrays(arrays, schema=self._schema)
 
@@ -174,9 +173,9 @@ class Encode:
         self._top_k = top_k
         self._batch_size = batch_size
         self._reporter = reporter
-        self._schema = output_schema(
-            self._keep_columns, self._encoder.dim if self._embeddings else None
-        ).append(pa.field(SOURCE_TOTAL, pa.int32()))
+        self._schema = output_schema(self._keep_columns, self._encoder.dim if self._embeddings else None).append(
+            pa.field(SOURCE_TOTAL, pa.int32())
+        )
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Classify the rows of a block whose outcome is ok; order and number of rows stay."""
@@ -202,9 +201,7 @@ class Encode:
         self._reporter.add_outcomes(outcomes)
 
         best = [answer[0] if answer else None for answer in predictions]
-        columns: dict[str, Any] = {
-            name: block[name] for name in ("id", "uri", "key", "width", "height", SOURCE_TOTAL)
-        }
+        columns: dict[str, Any] = {name: block[name] for name in ("id", "uri", "key", "width", "height", SOURCE_TOTAL)}
         columns |= {
             "outcome": outcomes,
             "detail": details,
@@ -214,9 +211,7 @@ class Encode:
             "embedding": embeddings,
             **dict(zip(self._keep_columns, split_kept(block[KEPT], self._keep_columns), strict=True)),
         }
-        table = pa.table(
-            [_as_column(columns[field.name], field.type) for field in self._schema], schema=self._schema
-        )
+        table = pa.table([_as_column(columns[field.name], field.type) for field in self._schema], schema=self._schema)
         if table.num_rows != block.num_rows:
             raise AssertionError(f"{block.num_rows} rows went into the encoder, {table.num_rows} came out")
         return table
@@ -239,9 +234,7 @@ class Encode:
             ]
             if finite
             else None
-            for finite, labels, scores, similarities in zip(
-                finite_B, label_BK, score_BK, similarity_BK, strict=True
-            )
+            for finite, labels, scores, similarities in zip(finite_B, label_BK, score_BK, similarity_BK, strict=True)
         ]
         if not self._embeddings:
             return answers, [None] * len(answers)

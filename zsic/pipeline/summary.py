@@ -1,6 +1,6 @@
 """What a run did, in numbers: returned, printed, and kept beside the output.
 
-    OUT/_zsic/runs/<time>-<random>.json
+OUT/_zsic/runs/<time>-<random>.json
 """
 
 import json

@@ -48,9 +48,7 @@ def read_part(store: Store, name: str, n_bytes: int) -> PartFacts:
             "its images will be classified anew"
         ) from error
     if not isinstance(totals, dict):
-        raise StoreError(
-            f"output: {store.uri}/{name} was not written by zsic; move it out of the output"
-        )
+        raise StoreError(f"output: {store.uri}/{name} was not written by zsic; move it out of the output")
     counts = pc.value_counts(table["outcome"]).to_pylist()
     return PartFacts(
         name=name,
@@ -93,9 +91,7 @@ class Ledger:
         self.outcomes.update(part.outcomes)
         first = self.plan.first_ordinal
         positions_N = (part.ids_N >> INDEX_BITS) - first
-        if len(positions_N) and not (
-            0 <= positions_N.min() and positions_N.max() < self.plan.n_sources
-        ):
+        if len(positions_N) and not (positions_N.min() >= 0 and positions_N.max() < self.plan.n_sources):
             raise StoreError(f"output: {part.name} holds ids that its plan does not; move it away")
         loose_N = self._loose_N[positions_N]
         self._add_images(positions_N[loose_N])
@@ -105,8 +101,7 @@ class Ledger:
         for position in touched | {ordinal - first for ordinal in part.totals}:
             if self._loose_N[position]:
                 continue
-            total = self._totals.get(position)
-            if total is not None and self._runs.get(position) == ((0, total),):
+            if position in self._totals and self._runs.get(position) == ((0, self._totals[position]),):
                 self._done_N[position] = True
 
     def _add_images(self, positions_N: Ids) -> None:

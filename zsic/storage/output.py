@@ -65,9 +65,7 @@ class Output:
         """The plan that has no snapshot yet."""
         return read_plan(self.store, len(read_snapshots(self.store)) + 1)
 
-    def split_new(
-        self, listing: Iterable[pa.RecordBatch]
-    ) -> "NewSources":
+    def split_new(self, listing: Iterable[pa.RecordBatch]) -> "NewSources":
         """The sources of a listing that no earlier plan holds."""
         plans = [self._plan(snapshot.sequence) for snapshot in read_snapshots(self.store)]
         return NewSources(KnownSources(self.store, plans), listing)

@@ -74,9 +74,7 @@ def plan_name(sequence: int) -> str:
     return f"{FOLDER}/{sequence:08d}.json"
 
 
-def write_plan(
-    store: Store, sequence: int, first_ordinal: int, batches: Iterable[pa.RecordBatch]
-) -> Plan | None:
+def write_plan(store: Store, sequence: int, first_ordinal: int, batches: Iterable[pa.RecordBatch]) -> Plan | None:
     """Write the listed sources as the plan `sequence`; None if there are none.
 
     Streams: holds one piece.  Whoever creates the plan first wins, and everybody gets the winner's.
@@ -127,9 +125,7 @@ def read_plan(store: Store, sequence: int) -> Plan | None:
     )
 
 
-def read_piece(
-    store: Store, piece: Piece, columns: list[str] | None = None
-) -> pa.Table:
+def read_piece(store: Store, piece: Piece, columns: list[str] | None = None) -> pa.Table:
     """Read the sources of one piece, or some of their columns."""
     with store.open(piece.name) as file:
         return pq.read_table(file, columns=columns, schema=PLAN_SCHEMA)
@@ -196,8 +192,7 @@ class KnownSources:
 
 def _hash_uris(table: pa.Table | pa.RecordBatch) -> npt.NDArray[np.uint64]:
     digests = b"".join(
-        hashlib.blake2b(uri.encode(), digest_size=16).digest()
-        for uri in table.column("uri").to_pylist()
+        hashlib.blake2b(uri.encode(), digest_size=16).digest() for uri in table.column("uri").to_pylist()
     )
     return np.frombuffer(digests, np.uint64).reshape(-1, 2)
 
@@ -211,9 +206,7 @@ def _hash_versions(table: pa.Table | pa.RecordBatch) -> npt.NDArray[np.uint64]:
         strict=True,
     )
     digests = b"".join(
-        hashlib.blake2b(
-            (etag if etag is not None else f"{size}/{mtime_ns}").encode(), digest_size=8
-        ).digest()
+        hashlib.blake2b((etag if etag is not None else f"{size}/{mtime_ns}").encode(), digest_size=8).digest()
         for etag, size, mtime_ns in rows
     )
     return np.frombuffer(digests, np.uint64)

@@ -44,9 +44,7 @@ def read_rows(store: Store, objects: Objects, spec: JobSpec, piece: Slice) -> It
     return read_sources_rows(sources, objects, spec, piece.skip)
 
 
-def read_sources_rows(
-    sources: pa.Table, objects: Objects, spec: JobSpec, skip: Runs = ()
-) -> Iterator[RawRow]:
+def read_sources_rows(sources: pa.Table, objects: Objects, spec: JobSpec, skip: Runs = ()) -> Iterator[RawRow]:
     """Read the rows of listed sources; loose images many at a time, shards one after the other."""
     rows = sources.to_pylist()
     ordinals = [row.pop("ordinal", at) for at, row in enumerate(rows)]
@@ -58,18 +56,14 @@ def read_sources_rows(
         yield from _read_one(ordinal, source, objects, spec, skip)
 
 
-def _read_loose(
-    ordinals: list[int], sources: list[Source], objects: Objects, spec: JobSpec
-) -> Iterator[RawRow]:
+def _read_loose(ordinals: list[int], sources: list[Source], objects: Objects, spec: JobSpec) -> Iterator[RawRow]:
     answers = objects.read_many((source.info for source in sources), max_bytes=spec.decode.max_bytes)
     for ordinal, source, answer in zip(ordinals, sources, answers, strict=True):
         data, failure = (None, answer) if isinstance(answer, Failure) else (answer, None)
         yield RawRow(ordinal << INDEX_BITS, source.uri, None, data, failure, source.columns, source_total=1)
 
 
-def _read_one(
-    ordinal: int, source: Source, objects: Objects, spec: JobSpec, skip: Runs
-) -> Iterator[RawRow]:
+def _read_one(ordinal: int, source: Source, objects: Objects, spec: JobSpec, skip: Runs) -> Iterator[RawRow]:
     """The rows of one source.  Each waits for the next, for only the end tells which row is the last."""
     waiting: RawRow | None = None
     for sample in read_samples(source, objects, spec, skip=lambda index: _within(index, skip)):

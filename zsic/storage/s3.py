@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeVar
 import aiohttp
 import s3fs
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as BotoConnectionError
 from fsspec.asyn import sync
 
 from zsic.core.errors import SpecError
@@ -193,6 +194,6 @@ def _words(error: BaseException) -> str:
         return "the store did not answer in time"
     if "Credential" in name or "Token" in name or "Profile" in name or "SSO" in name:
         return f"there are no usable credentials ({name})"
-    if isinstance(error, HTTPClientError | aiohttp.ClientError | OSError):
+    if isinstance(error, BotoConnectionError | HTTPClientError | aiohttp.ClientError | OSError):
         return "the connection failed"
     return f"the answer was broken ({name})"

@@ -85,9 +85,7 @@ def cut(store: Store, ledger: Ledger, *, images_per_slice: int) -> list[Slice]:
     return slices
 
 
-def _join(
-    pending: Iterator[tuple[int, Runs, bool]], n_images: int, n_shards: int
-) -> Iterator[tuple[int, int, Runs]]:
+def _join(pending: Iterator[tuple[int, Runs, bool]], n_images: int, n_shards: int) -> Iterator[tuple[int, int, Runs]]:
     """Join neighbours of one kind, neither of which is begun, up to the given numbers."""
     start = stop = 0
     skip: Runs = ()

@@ -92,10 +92,7 @@ def commit(store: Store, ledger: Ledger, fingerprint: str) -> Snapshot:
         parent=hashlib.sha256(previous).hexdigest() if previous is not None else None,
         plan_digest=plan.digest,
         fingerprint=fingerprint,
-        parts=tuple(
-            PartEntry(name, n_rows, n_bytes, store.digest(name))
-            for name, n_rows, n_bytes in ledger.parts
-        ),
+        parts=tuple(PartEntry(name, n_rows, n_bytes, store.digest(name)) for name, n_rows, n_bytes in ledger.parts),
         n_sources=plan.n_sources,
         n_rows=ledger.n_rows,
         outcomes=dict(sorted(ledger.outcomes.items())),
@@ -148,9 +145,7 @@ def find_differences(store: Store) -> Iterator[str]:
         )
 
 
-def _part_differences(
-    store: Store, snapshot: Snapshot, present: dict[str, int]
-) -> Iterator[str]:
+def _part_differences(store: Store, snapshot: Snapshot, present: dict[str, int]) -> Iterator[str]:
     for part in snapshot.parts:
         if part.name not in present:
             yield f"{part.name}: is missing ({part.n_rows} rows)"

@@ -223,9 +223,7 @@ class S3Store:
         folder = self._prefix + (f"{prefix}/" if prefix else "")
         page: dict[str, Any] = {}
         while True:
-            answer = self._call(
-                "list_objects_v2", Prefix=folder, Delimiter="/", **page
-            )
+            answer = self._call("list_objects_v2", Prefix=folder, Delimiter="/", **page)
             for entry in answer.get("Contents", ()):
                 yield entry["Key"].removeprefix(self._prefix), entry["Size"]
             if not answer.get("IsTruncated"):
@@ -242,12 +240,13 @@ class S3Store:
 
 
 def _http_status(error: BaseException) -> int | None:
-    response = _response(error)
-    return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    status: int | None = _response(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status
 
 
 def _error_code(error: BaseException) -> str | None:
-    return _response(error).get("Error", {}).get("Code")
+    code: str | None = _response(error).get("Error", {}).get("Code")
+    return code
 
 
 def _response(error: BaseException) -> dict[str, Any]:

@@ -104,8 +104,7 @@ class Pairs(Document):
             name = key.text()
             if name not in allowed:
                 raise SpecError(
-                    f"{key.where}: {name!r} is not a field of {owner}; "
-                    f"the fields are {', '.join(allowed)}{self.hint}"
+                    f"{key.where}: {name!r} is not a field of {owner}; the fields are {', '.join(allowed)}{self.hint}"
                 )
             if name in found:
                 raise SpecError(f"{key.where}: {name} is there already; remove one of the two")
@@ -162,8 +161,7 @@ def _from_yaml(node: yaml.Node, path: str, depth: int) -> Document:
             return Pairs(
                 where,
                 tuple(
-                    (_from_yaml(key, path, depth - 1), _from_yaml(value, path, depth - 1))
-                    for key, value in node.value
+                    (_from_yaml(key, path, depth - 1), _from_yaml(value, path, depth - 1)) for key, value in node.value
                 ),
                 "; a text that holds a colon needs quotes",
             )
@@ -182,8 +180,7 @@ def _from_json(value: Any, where: str, depth: int) -> Document:
             return Pairs(
                 where,
                 tuple(
-                    (Text(f"{where}.{key}", key), _from_json(item, f"{where}.{key}", depth - 1))
-                    for key, item in value
+                    (Text(f"{where}.{key}", key), _from_json(item, f"{where}.{key}", depth - 1)) for key, item in value
                 ),
             )
         case list():

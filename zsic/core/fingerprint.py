@@ -19,9 +19,7 @@ def fingerprint(fields: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical(fields)).hexdigest()[:16]
 
 
-def differences(
-    ours: Mapping[str, object], theirs: Mapping[str, object], prefix: str = ""
-) -> list[str]:
+def differences(ours: Mapping[str, object], theirs: Mapping[str, object], prefix: str = "") -> list[str]:
     """Name each field that differs, with both values, as `decode.mode: this run 'pil', the output 'exact'`."""
     found = []
     for key in sorted(ours.keys() | theirs.keys()):

@@ -69,9 +69,7 @@ def _find_twins(label_set: LabelSet) -> Iterator[Finding]:
         )
 
 
-def _find_too_long(
-    label_set: LabelSet, count_tokens: Callable[[str], int], token_limit: int
-) -> Iterator[Finding]:
+def _find_too_long(label_set: LabelSet, count_tokens: Callable[[str], int], token_limit: int) -> Iterator[Finding]:
     for name, prompts in zip(label_set.names, label_set.prompts(), strict=True):
         tokens = {prompt: count_tokens(prompt) for prompt in prompts}
         too_long = [prompt for prompt in prompts if tokens[prompt] > token_limit]

@@ -13,9 +13,10 @@ from zsic.core.wording import normalise
 
 LABEL_COLUMNS = ("label", "name", "class")
 """Headers that mark the column of labels; the first of these that a file has."""
-PROMPT_COLUMNS = ("prompt", "prompts")
-LABEL_FIELDS = (*LABEL_COLUMNS[:2], *PROMPT_COLUMNS)
-"""What a label may say of itself where it is a mapping."""
+NAME_FIELDS = ("name", "label")
+"""Keys for the name of a label that is a mapping."""
+PROMPT_FIELDS = ("prompt", "prompts")
+"""Keys, and headers, for its own prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,7 @@ def read_label_file(path: str) -> LabelFile:
     """Read a label file of any kind, by its ending.  Raises `SpecError` that names file and line."""
     ending = Path(path).suffix.lower()
     if ending not in LABEL_FILE_ENDINGS:
-        raise SpecError(
-            f"labels.path: {path!r} is no label file by its ending; use {', '.join(LABEL_FILE_ENDINGS)}"
-        )
+        raise SpecError(f"labels.path: {path!r} is no label file by its ending; use {', '.join(LABEL_FILE_ENDINGS)}")
     text = _read_text(path)
     match ending:
         case ".txt":
@@ -82,7 +81,7 @@ def _read_rows(text: str, path: str) -> Iterator[Entry]:
     """Yield an entry for each row of a CSV file; below a header, `;` and tabs may separate as commas do."""
     header, separator = _find_header(text)
     label_column = _find_column(header, LABEL_COLUMNS) or 0
-    prompt_column = _find_column(header, PROMPT_COLUMNS)
+    prompt_column = _find_column(header, PROMPT_FIELDS)
     n_columns = len(header) or 1
     in_header = bool(header)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -155,17 +154,15 @@ def _read_labels(document: Document) -> tuple[Entry, ...]:
         case Pairs(pairs=pairs):
             return tuple(Entry(key.where, key.text(), value.texts()) for key, value in pairs)
         case _:
-            raise SpecError(
-                f"{document.where}: labels are a list, or a mapping from label to prompts, not one value"
-            )
+            raise SpecError(f"{document.where}: labels are a list, or a mapping from label to prompts, not one value")
 
 
 def _read_label(item: Document) -> Entry:
     match item:
         case Pairs():
-            fields = item.fields("a label", LABEL_FIELDS)
-            names = [fields[name] for name in LABEL_COLUMNS[:2] if name in fields]
-            prompts = [fields[name] for name in PROMPT_COLUMNS if name in fields]
+            fields = item.fields("a label", (*NAME_FIELDS, *PROMPT_FIELDS))
+            names = [fields[name] for name in NAME_FIELDS if name in fields]
+            prompts = [fields[name] for name in PROMPT_FIELDS if name in fields]
             if len(names) != 1 or len(prompts) > 1:
                 raise SpecError(f"{item.where}: a label has one name, and one of prompt and prompts at most")
             return Entry(item.where, names[0].text(), prompts[0].texts() if prompts else None)

@@ -70,9 +70,7 @@ def load_labels(spec: LabelsSpec) -> LabelSet:
         origin = "labels.names"
     labels = _collect(file.entries)
     if not labels:
-        raise SpecError(
-            f"{origin} holds no label; give at least one, such as `cat`, or the path of a label file"
-        )
+        raise SpecError(f"{origin} holds no label; give at least one, such as `cat`, or the path of a label file")
     if spec.templates:
         return LabelSet(labels, resolve_templates(spec.templates))
     templates = file.templates or DEFAULT_TEMPLATES
@@ -87,9 +85,7 @@ def _collect(entries: Iterable[Entry]) -> tuple[Label, ...]:
         if not name:
             raise SpecError(f"{entry.where}: the label is empty; name it or remove it")
         if name in places:
-            raise SpecError(
-                f"{entry.where}: label {name!r} is there already ({places[name]}); remove one of the two"
-            )
+            raise SpecError(f"{entry.where}: label {name!r} is there already ({places[name]}); remove one of the two")
         places[name] = entry.where
         labels.append(Label(name, _own_prompts(entry, name)))
     return tuple(labels)

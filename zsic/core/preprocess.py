@@ -115,7 +115,7 @@ def prepare(data: bytes, geometry: Geometry, spec: DecodeSpec, out_HW3: Pixels |
     was.
     """
     if spec.mode == "exact" and geometry.resample in ("bilinear", "bicubic"):
-        pixels_HW3, (width, height) = _prepare_fast(data, geometry, spec)
+        pixels_HW3, (width, height) = _prepare_exact(data, geometry, spec)
     else:
         image = decode(data, spec)
         pixels_HW3, (width, height) = fit(image, geometry), image.size
@@ -147,7 +147,7 @@ def _crop(image: Image.Image, geometry: Geometry) -> Pixels:
     return np.array(image)
 
 
-def _prepare_fast(data: bytes, geometry: Geometry, spec: DecodeSpec) -> tuple[Pixels, tuple[int, int]]:
+def _prepare_exact(data: bytes, geometry: Geometry, spec: DecodeSpec) -> tuple[Pixels, tuple[int, int]]:
     from zsic.core.resize import resize  # torch, which `pil` does without
 
     image = inspect(data, spec)

@@ -29,9 +29,7 @@ _IDENTITY = (
     pa.field("height", pa.int32()),
 )
 
-RESERVED_COLUMNS = frozenset(
-    [field.name for field in _IDENTITY] + ["label", "score", "predictions", "embedding"]
-)
+RESERVED_COLUMNS = frozenset([field.name for field in _IDENTITY] + ["label", "score", "predictions", "embedding"])
 
 PIXELS = "pixels"
 SOURCE_TOTAL = "source_total"
@@ -58,9 +56,7 @@ def decoded_schema(height: int, width: int) -> pa.Schema:
     )
 
 
-def output_schema(
-    keep_columns: Sequence[str] = (), embedding_dim: int | None = None
-) -> pa.Schema:
+def output_schema(keep_columns: Sequence[str] = (), embedding_dim: int | None = None) -> pa.Schema:
     """Columns of the table in `OUT/*.parquet`, in order.
 
     `embedding` holds little-endian float16 unit vectors; its field metadata says so for readers without zsic.

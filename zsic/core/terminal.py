@@ -23,6 +23,4 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(
-        char.encode("unicode_escape").decode("ascii") if is_hidden(char) else char for char in text
-    )
+    return "".join(char.encode("unicode_escape").decode("ascii") if is_hidden(char) else char for char in text)

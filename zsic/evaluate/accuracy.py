@@ -27,8 +27,8 @@ class Accuracy:
         share, z2_n = self.n_right / self.n, _Z * _Z / self.n
         centre = (share + z2_n / 2) / (1 + z2_n)
         half = sqrt(share * (1 - share) * z2_n + z2_n * z2_n / 4) / (1 + z2_n)
-        # The bounds at 0 and 1 are exact in theory; rounding must not push them past the share.
-        return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+        # Rounding may put the upper bound of a share of 1 just below it.
+        return max(0.0, centre - half), min(1.0, max(centre + half, share))
 
     def to_dict(self) -> dict[str, float | int | None]:
         """Give counts, share and bounds for JSON."""

@@ -104,7 +104,7 @@ def evaluate(
     labels: Sequence[str] | None = None,
     filesystem: Filesystem | None = None,
 ) -> Evaluation:
-    """Compare an output's parts, given as patterns or paths, with the truth, in one pass and constant memory.
+    """Compare an output's parts, a pattern or a list of paths, with the truth, in one pass and constant memory.
 
     `labels` is the label set; None takes it from the metadata of the parts.  Where rows have fewer than `k`
     predictions, `k` is as many as they have.  Raises `SpecError` when a part is not an output's, or no row
@@ -219,8 +219,7 @@ class _Tally:
             top1_of_ok=Accuracy(self.n_right, n_scored),
             topk_of_ok=Accuracy(n_in_topk, n_scored),
             per_label=tuple(
-                LabelAccuracy(name, Accuracy(self.n_right_by_label[name], self.n_by_label[name]))
-                for name in order
+                LabelAccuracy(name, Accuracy(self.n_right_by_label[name], self.n_by_label[name])) for name in order
             ),
             n_truth=len(keys) or None,
             n_truth_unmet=len(unmet),

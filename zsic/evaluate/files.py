@@ -17,15 +17,13 @@ class Filesystem(Protocol):
         """Open a file."""
 
 
-def find_files(patterns: str | Iterable[str], filesystem: Filesystem | None) -> list[str]:
-    """Expand patterns to paths, sorted, each once.  Raises `SpecError` for a pattern that nothing matches."""
-    find = glob.glob if filesystem is None else filesystem.glob
-    found: set[str] = set()
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matches = find(pattern)
-        if not matches:
-            raise SpecError(f"{pattern}: no such file; an output's parts match `OUT/*.parquet`")
-        found.update(matches)
+def find_files(output: str | Iterable[str], filesystem: Filesystem | None) -> list[str]:
+    """Expand a pattern to sorted paths; a list of paths is taken as it is.  Raises `SpecError` when there is none."""
+    if not isinstance(output, str):
+        return list(dict.fromkeys(output))
+    found = glob.glob(output) if filesystem is None else filesystem.glob(output)
+    if not found:
+        raise SpecError(f"{output}: no such file; an output's parts match `OUT/*.parquet`")
     return sorted(found)
 
 

@@ -1,0 +1,64 @@
+import numpy as np
+
+from zsic.core.label_check import Finding, check_labels
+from zsic.core.labels import Label, LabelSet
+
+
+def label_set(*names: str, templates: tuple[str, ...] = ("a {}",)) -> LabelSet:
+    return LabelSet(tuple(Label(name) for name in names), templates)
+
+
+def count_words(prompt: str) -> int:
+    return len(prompt.split())
+
+
+def found(findings: list[Finding]) -> list[tuple[str, tuple[str, ...]]]:
+    return [(finding.kind, finding.labels) for finding in findings]
+
+
+def test_nothing_is_found_in_a_plain_set() -> None:
+    similarity_CC = np.eye(3, dtype=np.float32)
+    labels = label_set("cat", "dog", "hot dog")
+    assert check_labels(labels, count_tokens=count_words, token_limit=3, similarity_CC=similarity_CC) == []
+
+
+def test_one_label_is_found() -> None:
+    assert found(check_labels(label_set("cat"))) == [("one_label", ("cat",))]
+
+
+def test_case_and_white_space_do_not_tell_labels_apart() -> None:
+    labels = label_set("Hot dog", "cat", "hot  Dog", "STRASSE", "stra\u00dfe", "hot\u00a0dog")
+    assert found(check_labels(labels)) == [
+        ("same_letters", ("Hot dog", "hot  Dog", "hot\u00a0dog")),
+        ("same_letters", ("STRASSE", "stra\u00dfe")),
+    ]
+
+
+def test_equal_prompts_do_not_tell_labels_apart_in_any_order() -> None:
+    labels = LabelSet((Label("a", ("x", "y")), Label("b", ("y", "x")), Label("c", ("x",))), ())
+    assert found(check_labels(labels)) == [("same_prompts", ("a", "b"))]
+
+
+def test_prompts_over_the_limit_are_counted_and_the_longest_is_shown() -> None:
+    labels = label_set("cat", "very big dog", templates=("a {}", "a photo of {}", "{}"))
+    (finding,) = check_labels(labels, count_tokens=count_words, token_limit=4)
+    assert (finding.kind, finding.labels) == ("too_long", ("very big dog",))
+    assert "1 of 3 prompts" in finding.message
+    assert "the longest has 6: 'a photo of very big dog'" in finding.message
+
+
+def test_a_prompt_of_just_the_limit_is_not_too_long() -> None:
+    labels = label_set("cat", "dog", templates=("a photo of {}",))
+    assert check_labels(labels, count_tokens=count_words, token_limit=4) == []
+
+
+def test_near_duplicates_are_found_once_a_pair_from_the_threshold_on() -> None:
+    similarity_CC = np.array([[1, 0.97, 0.1], [0.97, 1, 0.969], [0.1, 0.969, 1]])
+    labels = label_set("couch", "sofa", "chair")
+    assert found(check_labels(labels, similarity_CC=similarity_CC)) == [("near_duplicate", ("couch", "sofa"))]
+    assert found(check_labels(labels, similarity_CC=similarity_CC, near_duplicate=0.9)) == [
+        ("near_duplicate", ("couch", "sofa")),
+        ("near_duplicate", ("sofa", "chair")),
+    ]
+    (finding,) = check_labels(labels, similarity_CC=similarity_CC)
+    assert "(cosine 0.970)" in finding.message

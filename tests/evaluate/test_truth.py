@@ -1,0 +1,211 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from zsic.core.errors import SpecError
+from zsic.core.schema import output_schema
+from zsic.evaluate.truth import Truth, load_truth
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture
+def batch(make_row: Callable[..., dict[str, Any]]) -> Callable[..., pa.RecordBatch]:
+    """Give the function that makes a batch of an output from pairs of uri and key."""
+
+    def make(*names: tuple[str, str | None], keep: dict[str, list[str | None]] | None = None) -> pa.RecordBatch:
+        kept = keep or {}
+        rows = [
+            make_row(uri, ["cat"], id=i, key=key, **{name: values[i] for name, values in kept.items()})
+            for i, (uri, key) in enumerate(names)
+        ]
+        return pa.RecordBatch.from_pylist(rows, schema=output_schema(list(kept)))
+
+    return make
+
+
+def write(path: Path, rows: Rows) -> str:
+    """Write a table of truth in the format of the path's ending; all rows have the same columns."""
+    match path.suffix:
+        case ".csv":
+            lines = [",".join(rows[0])]
+            lines += [",".join("" if v is None else f'"{v}"' for v in row.values()) for row in rows]
+            path.write_text("\n".join(lines), encoding="utf-8")
+        case ".jsonl":
+            path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+        case ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path)
+    return str(path)
+
+
+def labels_of(truth: Truth, batch: pa.RecordBatch) -> list[str | None]:
+    return truth.match(batch).labels.to_pylist()
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+class TestTable:
+    def load(self, tmp_path: Path, ending: str, rows: Rows, **options: str) -> Truth:
+        return load_truth(write(tmp_path / f"truth.{ending}", rows), **options)
+
+    def test_is_joined_on_id_even_when_there_is_more(self, tmp_path: Path, ending: str, batch: Any) -> None:
+        rows = [{"id": 1, "uri": "other", "label": "dog"}, {"id": 0, "uri": "b", "label": "cat"}]
+        match = self.load(tmp_path, ending, rows).match(batch(("a", None), ("b", None), ("c", None)))
+        assert match.labels.to_pylist() == ["cat", "dog", None]
+        assert match.rules == {"id": 2}
+        assert match.keys_B.tolist() == [1, 0, -1]
+
+    def test_is_joined_on_uri(self, tmp_path: Path, ending: str, batch: Any) -> None:
+        truth = self.load(tmp_path, ending, [{"uri": "s3://b/x.jpg", "label": "cat"}])
+        match = truth.match(batch(("s3://b/x.jpg", None), ("s3://b/y/x.jpg", None)))
+        assert (match.labels.to_pylist(), match.rules) == (["cat", None], {"uri": 1})
+
+    def test_is_joined_on_key_with_and_without_ending(self, tmp_path: Path, ending: str, batch: Any) -> None:
+        rows = [
+            {"key": "n1", "label": "cat"},
+            {"key": "n2.jpg", "label": "dog"},
+            {"key": "a/n3", "label": "cow"},
+            {"key": "n4.v2", "label": "hen"},
+        ]
+        match = self.load(tmp_path, ending, rows).match(
+            batch(("t", "n1.jpg"), ("t", "n2.jpg"), ("t", "a/n3.JPEG"), ("t", "n4.v2.png"), ("t", "n2.png"))
+        )
+        assert match.labels.to_pylist() == ["cat", "dog", "cow", "hen", None]
+        assert match.rules == {"key": 1, "key without ending": 3}
+
+    def test_repeated_member_is_not_taken_for_the_first(self, tmp_path: Path, ending: str, batch: Any) -> None:
+        truth = self.load(tmp_path, ending, [{"key": "n1", "label": "cat"}])
+        assert labels_of(truth, batch(("t", "n1.jpg"), ("t", "n1.jpg#2"))) == ["cat", None]
+
+    def test_loose_image_has_its_file_name_for_a_key(self, tmp_path: Path, ending: str, batch: Any) -> None:
+        truth = self.load(tmp_path, ending, [{"key": "n1", "label": "cat"}, {"key": "n2.jpg", "label": "dog"}])
+        assert labels_of(truth, batch(("s3://b/c/n1.jpg", None), ("n2.jpg", None))) == ["cat", "dog"]
+
+    def test_uri_and_key_together_tell_shards_apart(self, tmp_path: Path, ending: str, batch: Any) -> None:
+        rows = [
+            {"uri": "a.tar", "key": "0.jpg", "label": "cat"},
+            {"uri": "b.tar", "key": "0", "label": "dog"},
+            {"uri": "c.jpg", "key": None, "label": "cow"},
+        ]
+        match = self.load(tmp_path, ending, rows).match(
+            batch(("a.tar", "0.jpg"), ("b.tar", "0.jpg"), ("c.jpg", None), ("c.tar", "0.jpg"))
+        )
+        assert match.labels.to_pylist() == ["cat", "dog", "cow", None]
+        assert match.rules == {"uri and key": 2, "uri and key without ending": 1}
+
+    def test_labels_are_composed_and_stripped(self, tmp_path: Path, ending: str, batch: Any) -> None:
+        truth = self.load(tmp_path, ending, [{"uri": "a", "label": " cafe\u0301 "}])
+        assert labels_of(truth, batch(("a", None))) == ["caf\u00e9"]
+
+    def test_rows_without_label_are_left_out(self, tmp_path: Path, ending: str, batch: Any) -> None:
+        rows = [{"uri": "a", "label": None}, {"uri": "b", "label": " "}, {"uri": "c", "label": "cat"}]
+        truth = self.load(tmp_path, ending, rows)
+        assert labels_of(truth, batch(("a", None), ("b", None), ("c", None))) == [None, None, "cat"]
+        assert list(truth.keys) == ["c"]
+
+    def test_what_looks_like_another_type_stays_a_text(self, tmp_path: Path, ending: str, batch: Any) -> None:
+        rows = [
+            {"key": "007", "label": "no"},
+            {"key": "NA", "label": "1.50"},
+            {"key": "1e3", "label": "null"},
+        ]
+        truth = self.load(tmp_path, ending, rows)
+        assert labels_of(truth, batch(("t", "007"), ("t", "NA"), ("t", "1e3"))) == ["no", "1.50", "null"]
+
+    def test_label_column_may_have_another_name(self, tmp_path: Path, ending: str, batch: Any) -> None:
+        truth = self.load(tmp_path, ending, [{"uri": "a", "klass": "cat", "x": "1"}], label_column="klass")
+        assert labels_of(truth, batch(("a", None))) == ["cat"]
+
+    def test_repetition_is_harmless_and_contradiction_is_not(self, tmp_path: Path, ending: str) -> None:
+        rows = [{"uri": "a", "label": "cat"}, {"uri": "a", "label": "cat"}]
+        assert list(self.load(tmp_path, ending, rows).keys) == ["a"]
+        with pytest.raises(SpecError, match=r"row 3: uri 'a' has the label 'dog' here and 'cat' in an earlier"):
+            self.load(tmp_path, ending, [*rows, {"uri": "a", "label": "dog"}])
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            ([{"uri": "a", "class": "cat"}], "has no column 'label'"),
+            ([{"uri": "a", "label": None}], "has no column 'label' with the labels, or nothing is in it"),
+            ([{"uri": "a", "label": " "}], "no row has a label"),
+            ([{"name": "a", "label": "cat"}], "has no column id, uri or key"),
+            ([{"uri": "a", "label": "cat"}, {"uri": None, "label": "dog"}], "row 2: label 'dog' has no uri"),
+        ],
+    )
+    def test_faults_name_the_file(self, tmp_path: Path, ending: str, rows: Rows, message: str) -> None:
+        with pytest.raises(SpecError) as caught:
+            self.load(tmp_path, ending, rows)
+        assert str(tmp_path / f"truth.{ending}") in str(caught.value)
+        assert message in str(caught.value)
+
+    def test_broken_file_is_named(self, tmp_path: Path, ending: str) -> None:
+        path = tmp_path / f"truth.{ending}"
+        for content in (b"", b'{"label": \xff"\n\xff,,\n'):
+            path.write_bytes(content)
+            with pytest.raises(SpecError, match=rf"truth\.{ending}"):
+                load_truth(str(path))
+
+
+def test_a_csv_may_begin_with_a_byte_order_mark(tmp_path: Path, batch: Any) -> None:
+    path = tmp_path / "truth.csv"
+    path.write_text('\ufefflabel,uri\n"cat, big",a\n', encoding="utf-8")
+    assert labels_of(load_truth(str(path)), batch(("a", None))) == ["cat, big"]
+
+
+def test_other_columns_of_a_csv_may_hold_line_ends(tmp_path: Path, batch: Any) -> None:
+    path = tmp_path / "truth.csv"
+    path.write_text('note,label,uri\n"one\ntwo",cat,a\n', encoding="utf-8")
+    assert labels_of(load_truth(str(path)), batch(("a", None))) == ["cat"]
+
+
+def test_parquet_may_hold_numbers_and_dictionaries(tmp_path: Path, batch: Any) -> None:
+    path = tmp_path / "truth.parquet"
+    table = pa.table({"key": pa.array([0, 1]), "label": pa.array(["cat", "dog"]).dictionary_encode()})
+    pq.write_table(table, path)
+    assert labels_of(load_truth(str(path)), batch(("a.parquet", "1"), ("a.parquet", "0"))) == ["dog", "cat"]
+
+
+def test_parquet_that_holds_lists_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "truth.parquet", [{"uri": "a", "label": ["cat", "dog"]}])
+    with pytest.raises(SpecError, match=r"truth\.parquet: "):
+        load_truth(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"none\.csv: No such file"):
+        load_truth(str(tmp_path / "none.csv"))
+
+
+def test_another_ending_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "truth.tsv"
+    path.write_text("label\turi\n")
+    with pytest.raises(SpecError, match=r"use \.csv, \.parquet or \.jsonl, `folder`, or `column:NAME`"):
+        load_truth(str(path))
+
+
+class TestFolder:
+    def test_is_that_of_the_image_not_of_its_shard(self, batch: Any) -> None:
+        match = load_truth("folder").match(
+            batch(
+                ("s3://b/train/cat/1.jpg", None),
+                ("s3://b/shards/0.tar", "val/dog/1.jpg"),
+                ("s3://b/shards/0.tar", "1.jpg"),
+                ("s3://b/shards/0.parquet", "17"),
+                ("/data/cafe\u0301/1.jpg", None),
+            )
+        )
+        assert match.labels.to_pylist() == ["cat", "dog", None, None, "caf\u00e9"]
+        assert match.rules == {"folder": 3}
+        assert match.keys_B.tolist() == [-1] * 5
+
+
+class TestColumn:
+    def test_is_taken_as_it_is(self, batch: Any) -> None:
+        rows = batch(("a", None), ("b", None), ("c", None), keep={"class": [" cat", "", None]})
+        match = load_truth("column:class").match(rows)
+        assert match.labels.to_pylist() == ["cat", None, None]
+        assert match.rules == {"column class": 1}

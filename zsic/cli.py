@@ -1,6 +1,8 @@
 """The command line: arguments only.  What a command does is elsewhere; how it looks is in `zsic.console`."""
 
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -435,6 +437,8 @@ def main() -> None:
     except ZsicError as error:
         from zsic.core.terminal import printable
 
+        if os.environ.get("ZSIC_TRACEBACK"):
+            traceback.print_exception(error)
         for line in str(error).splitlines() or [type(error).__name__]:
             print(f"zsic: {printable(line)}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -183,8 +183,9 @@ def _from_16_bit(image: ImageFile.ImageFile) -> Image.Image:
     tags: Any = getattr(image, "tag_v2", {})
     if tags.get(ExifTags.Base.BitsPerSample) == (12,):
         grey_HW = grey_HW << 4 | grey_HW >> 8
-    # round(v / 257) for every v of 16 bits, without a wider type: pictures may be large.
-    return Image.fromarray(((grey_HW - (grey_HW >> 8) + 128) >> 8).astype(np.uint8)).convert("RGB")
+    # Rounded without a type wider than 16 bits: pictures may be large.
+    whole_HW, rest_HW = np.divmod(grey_HW, 257)
+    return Image.fromarray((whole_HW + (rest_HW > 128)).astype(np.uint8)).convert("RGB")
 
 
 # What Pillow says, in our words: its own hold addresses, and change with its version.

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from zsic.core.errors import SpecError
 
@@ -23,7 +24,7 @@ Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class StoreSpec(_Spec):
@@ -114,7 +115,9 @@ class OutputSpec(_Spec):
     @field_validator("uri")
     @classmethod
     def _no_trailing_slash(cls, uri: str) -> str:
-        return uri.rstrip("/") or uri
+        if uri.endswith("://"):
+            raise PydanticCustomError("no_bucket", "it names no bucket; write s3://BUCKET/PREFIX")
+        return uri.rstrip("/") or "/"
 
 
 class ExecutionSpec(_Spec):
@@ -214,7 +217,7 @@ def load_spec(path: str | Path) -> JobSpec:
     try:
         return make_spec(fields)
     except SpecError as error:
-        raise SpecError(f"{path}: {error}") from None
+        raise SpecError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
 
 
 def _explain(fault: Any) -> str:
@@ -224,5 +227,9 @@ def _explain(fault: Any) -> str:
             return f"{where} is missing"
         case "extra_forbidden":
             return f"{where} is not a field of the spec; see `zsic run --help` for the fields"
+        case "string_type" if isinstance(fault["input"], bool | int | float):
+            return f"{where}: {fault['input']!r} is not a text; put it in quotes"
+        case "invalid_key":
+            return f"{where} is a key that YAML does not take for a text: {fault['input']!r}; put it in quotes"
         case _:
             return f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}; got {fault['input']!r}"

@@ -193,7 +193,9 @@ def _fetch_url(url: str, store: StoreSpec) -> Path:
                 if not target.is_dir():
                     raise
         return target
-    except (OSError, ValueError, ImportError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # each kind of store raises its own kinds of errors
         raise ModelError(
             f"model.name: {url} cannot be fetched: {error}; check the URL and store.s3_endpoint_url"
         ) from error

@@ -50,7 +50,7 @@ class Classifier:
         `top_k` None answers with all labels.  Raises `SpecError` or `ModelError`.
         """
         named = parse_labels(labels) if isinstance(labels, str) else {"names": tuple(labels)}
-        label_set = load_labels(LabelsSpec(**named, templates=templates))  # type: ignore[arg-type]
+        label_set = load_labels(LabelsSpec.model_validate({**named, "templates": templates}))
         n_labels = len(label_set.names)
         if top_k is not None and not 1 <= top_k <= n_labels:
             raise SpecError(f"top_k is {top_k} but labels has {n_labels}; use 1 to {n_labels}")

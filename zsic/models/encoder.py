@@ -67,7 +67,7 @@ class ImageEncoder:
 
     @torch.inference_mode()
     def encode(self, pixels_BHW3: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """Float32 unit rows [B, D] on the device; NaN where the tower gives NaN, zeros where it gives zeros."""
+        """Float32 unit rows [B, D] on the device; NaN where the tower gives NaN, zeros where zeros."""
         if not pixels_BHW3.flags.writeable:  # torch has no read-only tensors, and warns
             pixels_BHW3 = pixels_BHW3.copy()
         pixels = torch.from_numpy(pixels_BHW3).to(self.device)

@@ -13,8 +13,8 @@ from zsic.core.errors import ModelError
 from zsic.core.preprocess import Geometry, Resample
 from zsic.models.checkpoint import Checkpoint
 
-# Types whose steps are understood, with the module of the class that knows their defaults.  None of these classes needs
-# torchvision to be asked for its settings.
+# Types whose steps are understood, with the module of the class that knows their defaults.  None of these
+# classes needs torchvision to be asked for its settings.
 _PROCESSORS = {
     "CLIPImageProcessor": "clip.image_processing_pil_clip",
     "ChineseCLIPImageProcessor": "chinese_clip.image_processing_pil_chinese_clip",

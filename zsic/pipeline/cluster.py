@@ -4,7 +4,9 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 
 import ray
@@ -40,7 +42,8 @@ def connect(execution: ExecutionSpec) -> Iterator[None]:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise CapacityError(f"execution.address {execution.address!r} cannot be reached: {error}") from error
         try:
-            yield
+            with _sigterm_interrupts():
+                yield
         finally:
             ray.shutdown()
         return
@@ -56,10 +59,27 @@ def connect(execution: ExecutionSpec) -> Iterator[None]:
             log_to_driver=False,
             _temp_dir=folder,
         )
-        yield
+        with _sigterm_interrupts():
+            yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let a scheduler that stops the job, or a machine that goes down, interrupt it as Ctrl-C does.
+
+    Ray has just installed a handler of its own, which aborts the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def available_cpus() -> int:

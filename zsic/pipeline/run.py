@@ -184,15 +184,19 @@ def _part_metadata(job: Job, head: Head) -> dict[str, object]:
     }
 
 
-def _explain(error: ray.exceptions.RayError | TimeoutError) -> ZsicError:
+def _explain(error: ray.exceptions.RayError) -> ZsicError:
     """Say what stopped the pipeline: our own error from a worker as it is, all else as resumable."""
-    cause: BaseException | None = error
-    while cause is not None:
-        inner = getattr(cause, "cause", None) or cause.__cause__
-        if isinstance(cause, ZsicError):
-            return type(cause)(str(cause.args[0]) if cause.args else str(cause))
-        cause = inner if inner is not cause else None
-    return IncompleteError(f"the pipeline stopped: {error}\nWhat is written stays; the same command resumes.")
+    innermost: BaseException = error
+    while (cause := getattr(innermost, "cause", None)) is not None:
+        innermost = cause
+    if isinstance(innermost, ZsicError):
+        return innermost
+    # Ray's text is the trace of the worker; its last line says what happened.
+    reason = str(innermost).strip().splitlines()[0] if str(innermost).strip() else type(innermost).__name__
+    return IncompleteError(
+        f"the pipeline stopped: {type(innermost).__name__}: {reason}\n"
+        "What is written stays; the same command resumes.  ZSIC_TRACEBACK=1 shows where it happened."
+    )
 
 
 @contextlib.contextmanager

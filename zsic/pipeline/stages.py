@@ -219,8 +219,17 @@ class Encode:
     def _encode(
         self, pixels_BHW3: npt.NDArray[np.uint8]
     ) -> tuple[list[list[dict[str, object]] | None], list[bytes | None]]:
-        """Answers and float16 embeddings of a batch; None for an image whose embedding is not finite."""
-        image_BD = self._encoder.encode(pixels_BHW3)
+        """Answers and float16 embeddings of a batch; None for an image whose embedding is not finite.
+
+        Every pass has the same shape, padded if need be: then an image's scores do not depend, to the last bit, on
+        which images came with it, and a resumed run gives the rows of an undisturbed one.
+        """
+        n = len(pixels_BHW3)
+        if n < self._batch_size:
+            padded = np.zeros((self._batch_size, *pixels_BHW3.shape[1:]), np.uint8)
+            padded[:n] = pixels_BHW3
+            pixels_BHW3 = padded
+        image_BD = self._encoder.encode(pixels_BHW3)[:n]
         finite_B = image_BD.isfinite().all(dim=1).tolist()
         top = self._head.rank(image_BD.nan_to_num(), self._top_k)
         label_BK = top.label_index_BK.tolist()

@@ -1,5 +1,7 @@
 """What listing and reading mean for one URL scheme, and which failures are worth another try."""
 
+import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn, Protocol, TypeVar
@@ -15,6 +17,9 @@ from zsic.core.outcome import Failure, Outcome
 from zsic.core.spec import StoreSpec
 
 T = TypeVar("T")
+
+FIRST_WAIT_S = 0.2
+"""Longest pause before the second attempt; it doubles each time, up to 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +69,7 @@ class Access(Protocol):
         """Describe the object as it is now."""
         ...
 
-    def read(
-        self, uri: str, start: int | None, end: int | None, expect: ObjectInfo | None, max_bytes: int
-    ) -> bytes:
+    def read(self, uri: str, start: int | None, end: int | None, expect: ObjectInfo | None, max_bytes: int) -> bytes:
         """Bytes [start, end) of the version `expect`, or all of it; never more than `max_bytes` in memory."""
         ...
 
@@ -77,13 +80,21 @@ def persist(store: StoreSpec, attempt: Callable[[], T]) -> T:
     The only retry layer there is: those of botocore and s3fs are off, so the product of three of them never
     makes a dead store take an hour.
     """
+    try:
+        # The usual case goes without tenacity, which takes longer than reading a file.
+        return attempt()
+    except PassingError as error:
+        first = error
     retrying = Retrying(
-        stop=stop_after_attempt(store.attempts),
-        wait=wait_random_exponential(multiplier=0.2, max=10),
+        stop=stop_after_attempt(store.attempts - 1),
+        wait=wait_random_exponential(multiplier=2 * FIRST_WAIT_S, max=10),
         retry=retry_if_exception_type(PassingError),
         reraise=True,
     )
     try:
+        if store.attempts == 1:
+            raise first
+        time.sleep(random.uniform(0, FIRST_WAIT_S))
         return retrying(attempt)
     except PassingError as error:
         tries = "1 attempt" if store.attempts == 1 else f"{store.attempts} attempts"

@@ -37,9 +37,7 @@ class Disk:
         _check_regular(status)
         return _describe(path, status)
 
-    def read(
-        self, uri: str, start: int | None, end: int | None, expect: ObjectInfo | None, max_bytes: int
-    ) -> bytes:
+    def read(self, uri: str, start: int | None, end: int | None, expect: ObjectInfo | None, max_bytes: int) -> bytes:
         try:
             # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
             handle = os.open(local_path(uri), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -71,9 +69,7 @@ def _read(handle: int, start: int, end: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _walk(
-    folder: str, starting: str, depth: int | None, above: tuple[tuple[int, int], ...]
-) -> Iterator[ObjectInfo]:
+def _walk(folder: str, starting: str, depth: int | None, above: tuple[tuple[int, int], ...]) -> Iterator[ObjectInfo]:
     try:
         status = os.stat(folder)
         # `listdir`, not `scandir`: no descriptor stays open while the caller is busy with what was found.

@@ -57,9 +57,7 @@ def check_columns(uri: str, have: Sequence[str], spec: SourceSpec) -> None:
     for name in spec.keep_columns:
         # `json` is the member of a tar; a job over tars and tables may keep both.
         if name not in have and name != "json":
-            raise SpecError(
-                f"source.keep_columns: {uri} has no column {name!r}; it has {', '.join(map(repr, have))}"
-            )
+            raise SpecError(f"source.keep_columns: {uri} has no column {name!r}; it has {', '.join(map(repr, have))}")
 
 
 def to_json(row: Mapping[str, Any]) -> str:
@@ -82,11 +80,7 @@ def _check_header(uri: str, have: Sequence[str], spec: SourceSpec) -> None:
 def _read_parquet(info: ObjectInfo, objects: Objects, spec: SourceSpec) -> Iterator[dict[str, Any]]:
     file = pq.ParquetFile(RangeFile(objects, info))
     _check_header(info.uri, file.schema_arrow.names, spec)
-    wanted = [
-        name
-        for name in dict.fromkeys((spec.uri_column, *spec.keep_columns))
-        if name in file.schema_arrow.names
-    ]
+    wanted = [name for name in dict.fromkeys((spec.uri_column, *spec.keep_columns)) if name in file.schema_arrow.names]
     for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
         yield from batch.to_pylist()
 

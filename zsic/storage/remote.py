@@ -59,9 +59,7 @@ class Remote:
             fail(Outcome.NOT_AN_IMAGE, "a folder")
         return self._describe(uri, entry)
 
-    def read(
-        self, uri: str, start: int | None, end: int | None, expect: ObjectInfo | None, max_bytes: int
-    ) -> bytes:
+    def read(self, uri: str, start: int | None, end: int | None, expect: ObjectInfo | None, max_bytes: int) -> bytes:
         info = self.stat(uri)
         check_version(expect, info.size, info.etag, info.mtime_ns)
         start = start or 0

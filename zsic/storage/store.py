@@ -208,16 +208,27 @@ class S3Store:
         raise StoreError(f"output: {self.uri}/{name} is refused again and again, yet does not exist")
 
     def read(self, name: str) -> bytes | None:
-        try:
-            return bytes(self._s3().cat_file(f"{self._bucket}/{self._prefix}{name}"))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StoreError(f"output: cannot read {self.uri}/{name}: {error}") from error
+        with self._explaining("read", name):
+            try:
+                return bytes(self._s3().cat_file(f"{self._bucket}/{self._prefix}{name}"))
+            except FileNotFoundError:
+                return None
 
     def open(self, name: str) -> BinaryIO:
-        file: BinaryIO = self._s3().open(f"{self._bucket}/{self._prefix}{name}", "rb")
-        return file
+        with self._explaining("open", name):
+            file: BinaryIO = self._s3().open(f"{self._bucket}/{self._prefix}{name}", "rb")
+            return file
+
+    @contextlib.contextmanager
+    def _explaining(self, verb: str, name: str) -> Iterator[None]:
+        import botocore.exceptions
+
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (OSError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            raise StoreError(f"output: cannot {verb} {self.uri}/{name}: {error}") from error
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         folder = self._prefix + (f"{prefix}/" if prefix else "")

@@ -145,8 +145,6 @@ class RangeFile(io.RawIOBase):
         end = self.size if n_bytes is None or n_bytes < 0 else min(self._at + n_bytes, self.size)
         if end <= self._at:
             return b""
-        data = self._objects.read(
-            self._info.uri, start=self._at, end=end, expect=self._info, max_bytes=end - self._at
-        )
+        data = self._objects.read(self._info.uri, start=self._at, end=end, expect=self._info, max_bytes=end - self._at)
         self._at += len(data)
         return data

@@ -42,12 +42,10 @@ def read_members(stream: Stream) -> Iterator[Member]:
     while True:
         at = stream.position
         header = stream.take(BLOCK)
-        if not header:
-            if finished:
-                return
-            raise DamageError(f"the archive ends at byte {at} without its end mark")
         if len(header) < BLOCK:
-            raise DamageError(f"the archive ends within a header, at byte {at}")
+            if finished and not header.strip(b"\0"):
+                return
+            raise DamageError(f"the archive ends at byte {at + len(header)}, before its end mark")
         if not header.strip(b"\0"):
             finished = True
             continue

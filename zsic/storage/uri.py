@@ -51,9 +51,7 @@ def canonical_uri(uri: str) -> str:
         return local_uri(local_path(uri))
     rest = uri.partition("://")[2]
     if "@" in rest.partition("/")[0]:
-        raise SpecError(
-            f"a {scheme}:// URL holds credentials; put them in the environment (AWS_ACCESS_KEY_ID ...)"
-        )
+        raise SpecError(f"a {scheme}:// URL holds credentials; put them in the environment (AWS_ACCESS_KEY_ID ...)")
     return f"{scheme}://{rest}"
 
 
@@ -84,8 +82,11 @@ def resolve(uri: str, folder: str) -> str:
         return canonical_uri(uri)
     if scheme_of(folder) == "file":
         return local_uri(os.path.join(local_path(folder), uri))
-    while uri.startswith(("./", "../")):
-        step, _, uri = uri.partition("/")
+    entry = uri
+    while entry.startswith(("./", "../")):
+        step, _, entry = entry.partition("/")
         if step == "..":
+            if folder.count("/") == 2:
+                raise SpecError(f"{uri!r} leads out of {folder}")
             folder = folder_of(folder)
-    return f"{folder.rstrip('/')}/{uri}"
+    return f"{folder.rstrip('/')}/{entry}"

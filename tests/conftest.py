@@ -1,0 +1,122 @@
+"""Servers that tests share: a fast S3 double in this process, a real S3 server, and a proxy that breaks things."""
+
+import itertools
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+# Tests are no package; what they share lies beside this file.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from faultproxy import FaultProxy
+from place import Place
+from swift import Swift
+
+from zsic.core.spec import StoreSpec
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def s3_environment() -> Iterator[None]:
+    """Credentials that every server here takes, and nothing of what the machine's own configuration would add."""
+    if "ZSIC_TEST_S3_ENDPOINT" in os.environ:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", Swift.key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", Swift.secret)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_server(s3_environment: None) -> Iterator[str]:
+    """The URL of moto's server.  It checks no signature."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str) -> tuple[str, str]:
+    """The URL of moto's server and the name of a fresh bucket."""
+    return s3_server, _make_bucket(s3_server)
+
+
+@pytest.fixture(scope="session")
+def real_s3_server(s3_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real S3 server: the one the environment names, else an OpenStack Swift started here."""
+    given = os.environ.get("ZSIC_TEST_S3_ENDPOINT")
+    if given:
+        yield given
+        return
+    if shutil.which("swift-ring-builder") is None:
+        pytest.skip("needs ZSIC_TEST_S3_ENDPOINT, or OpenStack Swift (`pip install swift`) on PATH")
+    with Swift(tmp_path_factory.mktemp("swift")) as swift:
+        yield swift.url
+
+
+@pytest.fixture
+def real_s3_bucket(real_s3_server: str) -> tuple[str, str]:
+    """The URL of the real server and the name of a fresh bucket."""
+    return real_s3_server, _make_bucket(real_s3_server)
+
+
+@pytest.fixture(params=["disk", "s3", pytest.param("real_s3", marks=pytest.mark.real_s3)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty folder, and the same test again in an empty bucket of either server."""
+    if request.param == "disk":
+        return Place(str(tmp_path), StoreSpec(attempts=2, timeout_s=10))
+    fixture = "s3_bucket" if request.param == "s3" else "real_s3_bucket"
+    return _open_bucket(*request.getfixturevalue(fixture))
+
+
+@pytest.fixture
+def s3_place(s3_bucket: tuple[str, str]) -> Place:
+    """An empty bucket of moto's server."""
+    return _open_bucket(*s3_bucket)
+
+
+@pytest.fixture(scope="session")
+def _fault_proxy(s3_server: str) -> Iterator[FaultProxy]:
+    address = urlsplit(s3_server)
+    proxy = FaultProxy((address.hostname or "", address.port or 80))
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def fault_proxy(_fault_proxy: FaultProxy) -> FaultProxy:
+    """A proxy before moto's server; its `rules` say what breaks, and are empty to begin with.
+
+    One for all tests: an S3 client takes half a second to make, and each URL needs its own.
+    """
+    _fault_proxy.rules, _fault_proxy.requests = [], []
+    return _fault_proxy
+
+
+def _open_bucket(url: str, bucket: str) -> Place:
+    store = StoreSpec(s3_endpoint_url=url, attempts=2, timeout_s=10)
+    return Place(f"s3://{bucket}", store, boto3.client("s3", endpoint_url=url))
+
+
+def _make_bucket(url: str) -> str:
+    bucket = f"zsic-test-{os.getpid()}-{next(_numbers)}"
+    boto3.client("s3", endpoint_url=url).create_bucket(Bucket=bucket)
+    return bucket

@@ -1,0 +1,275 @@
+"""The main job on a real Ray: rows, resume, enrichment, sources."""
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from jobs import LABELS, cut_last_snapshot, draw, leftovers, read_table, write_shard
+
+from zsic.core.errors import MismatchError, ModelError, SourceError
+from zsic.core.spec import JobSpec
+from zsic.models.classifier import Classifier
+from zsic.pipeline.run import run
+from zsic.pipeline.watch import Progress, Watch
+from zsic.storage.slices import Pending
+
+pytestmark = pytest.mark.ray
+
+SpecFor = Callable[..., JobSpec]
+
+
+class Ears(Watch):
+    """A watch that remembers."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+        self.pending: list[Pending] = []
+        self.progress: list[Progress] = []
+
+    def on_step(self, text: str) -> None:
+        self.steps.append(text)
+
+    def on_start(self, pending: Pending) -> None:
+        self.pending.append(pending)
+
+    def on_progress(self, progress: Progress) -> None:
+        self.progress.append(progress)
+
+
+def names(n: int, *, start: int = 0) -> list[str]:
+    return [f"{number:05d}.{('jpg', 'png')[number % 2]}" for number in range(start, start + n)]
+
+
+def test_shards_give_the_answers_of_predict(spec_for: SpecFor, tmp_path: Path) -> None:
+    for shard in range(3):
+        write_shard(tmp_path / f"s-{shard}.tar", range(shard * 40, shard * 40 + 40))
+    ears = Ears()
+    summary = run(spec_for(f"{tmp_path}/s-{{0..2}}.tar", execution={"block_rows": 16}), ears)
+    table = read_table(tmp_path / "out")
+
+    assert summary.n_rows == table.num_rows == 120
+    assert summary.outcomes == {"ok": 120}
+    assert table["id"].to_pylist() == [shard << 24 | index for shard in range(3) for index in range(40)]
+    assert table["key"].to_pylist() == names(120)
+    assert table["uri"].to_pylist() == [f"{tmp_path}/s-{shard}.tar" for shard in range(3) for _ in range(40)]
+
+    classifier = Classifier("demo", LABELS, top_k=5)
+    for row, number in zip(table.to_pylist(), range(120), strict=True):
+        answers = classifier.predict(draw(number))
+        got = row["predictions"]
+        assert len(got) == 5
+        assert (row["label"], row["score"]) == (got[0]["label"], got[0]["score"])
+        assert [each["score"] for each in got] == pytest.approx([each["score"] for each in answers], abs=1e-5)
+        if answers[0]["score"] - answers[1]["score"] > 1e-4:
+            assert row["label"] == answers[0]["label"]
+
+    assert ears.steps[0] == "reading labels and model"
+    assert ears.steps[-1] == "recounting and publishing"
+    assert not ears.pending[0].exact
+    assert leftovers(tmp_path / "out") == []
+
+
+def test_a_rerun_reads_nothing_and_a_grown_folder_is_enriched(
+    spec_for: SpecFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"{number:03d}.img").write_bytes(draw(number))
+    spec = spec_for(str(folder))
+    assert run(spec).n_rows == 30
+    before = read_table(tmp_path / "out").to_pylist()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+        assert run(spec).state == "unchanged"
+
+    # One sorts before all others: a watermark on names or times would lose it.
+    (folder / "0.img").write_bytes(draw(100))
+    (folder / "zzz.img").write_bytes(draw(101))
+    ears = Ears()
+    summary = run(spec, ears)
+    assert (summary.n_rows, summary.n_sources) == (2, 2)
+    assert (ears.pending[0].n_images, ears.pending[0].exact) == (2, True)
+    after = read_table(tmp_path / "out").to_pylist()
+    assert after[:30] == before
+    assert [Path(row["uri"]).name for row in after[30:]] == ["0.img", "zzz.img"]
+
+
+def test_an_interrupted_run_is_resumed_without_doing_a_row_twice(spec_for: SpecFor, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"{number:03d}.jpg").write_bytes(draw(number))
+    write_shard(tmp_path / "s.tar", range(100, 150))
+    out = tmp_path / "out"
+    spec = spec_for(
+        [str(folder), str(tmp_path / "s.tar")],
+        output={"uri": str(out), "rows_per_part": 8},
+        execution={"block_rows": 8},
+    )
+    run(spec)
+    whole = read_table(out)
+    parts = sorted(out.glob("*.parquet"))
+    assert len(parts) > 4
+
+    # What a killed driver leaves: some of the parts, and no snapshot.
+    cut_last_snapshot(out)
+    for part in parts[1::2]:
+        part.unlink()
+    kept = {part.name: part.read_bytes() for part in parts[0::2]}
+    n_kept = read_table(out).num_rows
+    summary = run(spec)
+    assert summary.resumed
+    assert summary.n_rows_before == n_kept
+    assert read_table(out).equals(whole)
+    assert {part.name: part.read_bytes() for part in out.glob("*.parquet") if part.name in kept} == kept
+
+    # And a driver that died between the last part and the snapshot: nothing to classify, only to publish.
+    cut_last_snapshot(out)
+    ears = Ears()
+    assert run(spec, ears).n_rows_before == 70
+    assert ears.pending == []
+    assert read_table(out).equals(whole)
+
+
+def test_s3_gives_the_rows_of_the_disk(
+    spec_for: SpecFor, tmp_path: Path, s3_bucket: tuple[str, str]
+) -> None:
+    import boto3
+
+    endpoint, bucket = s3_bucket
+    client = boto3.client("s3", endpoint_url=endpoint)
+    (tmp_path / "in").mkdir()
+    for shard in range(2):
+        path = write_shard(tmp_path / "in" / f"s-{shard}.tar", range(shard * 20, shard * 20 + 20))
+        client.put_object(Bucket=bucket, Key=f"in/s-{shard}.tar", Body=path.read_bytes())
+    run(spec_for(f"{tmp_path}/in/*.tar"))
+    store = {"s3_endpoint_url": endpoint}
+    run(spec_for(f"s3://{bucket}/in/*.tar", f"s3://{bucket}/out", store=store))
+
+    (tmp_path / "fetched").mkdir()
+    for entry in client.list_objects_v2(Bucket=bucket, Prefix="out/part-")["Contents"]:
+        body = client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
+        (tmp_path / "fetched" / Path(entry["Key"]).name).write_bytes(body)
+    ours, theirs = read_table(tmp_path / "out"), read_table(tmp_path / "fetched")
+    assert theirs.drop_columns(["uri"]).equals(ours.drop_columns(["uri"]))
+    assert set(theirs["uri"].to_pylist()) == {f"s3://{bucket}/in/s-{shard}.tar" for shard in range(2)}
+
+
+def test_every_hostile_file_is_one_row_with_its_reason(spec_for: SpecFor, tmp_path: Path) -> None:
+    from images import hostile_images
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    cases = {f"{number:03d}": case for number, case in enumerate(hostile_images().values())}
+    for name, case in cases.items():
+        (folder / name).write_bytes(case.data)
+        (folder / f"{name}-good").write_bytes(draw(1))
+    summary = run(spec_for(str(folder), execution={"block_rows": 32}))
+    rows = {Path(row["uri"]).name: row for row in read_table(tmp_path / "out").to_pylist()}
+    assert summary.n_rows == len(rows) == 2 * len(cases)
+    assert {name: rows[name]["outcome"] for name in cases} == {name: case.outcome for name, case in cases.items()}
+    good = {json.dumps(rows[f"{name}-good"]["predictions"]) for name in cases}
+    assert len(good) == 1  # no neighbour was harmed
+    for row in rows.values():
+        failed = row["outcome"] != "ok"
+        assert (row["label"] is None) == (row["score"] is None) == (row["predictions"] is None) == failed
+        assert (row["detail"] is not None) == failed
+
+
+def test_broken_shards_give_the_rows_they_hold(spec_for: SpecFor, tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    write_shard(folder / "a.tar", range(5))
+    data = write_shard(folder / "b.tar", range(20)).read_bytes()
+    (folder / "b.tar").write_bytes(data[: len(data) // 2])
+    (folder / "c.tar").write_bytes(b"this is no tar")
+    with tarfile.open(folder / "d.tar", "w"):
+        pass
+    run(spec_for(str(folder)))
+    table = read_table(tmp_path / "out", "id", "uri", "key", "outcome")
+    found: dict[str, list[tuple[str | None, str]]] = {}
+    for row in table.to_pylist():
+        found.setdefault(Path(row["uri"]).name, []).append((row["key"], row["outcome"]))
+    assert found["a.tar"] == [(name, "ok") for name in names(5)]
+    assert 2 < len(found["b.tar"]) < 20
+    assert found["b.tar"][-1] == (None, "bad_shard")
+    assert found["b.tar"][:-1] == [(name, "ok") for name in names(len(found["b.tar"]) - 1)]
+    assert found["c.tar"] == [(None, "bad_shard")]
+    assert found["d.tar"] == [(None, "empty")]
+
+
+def test_parquet_and_manifest_keep_their_columns(spec_for: SpecFor, tmp_path: Path) -> None:
+    images = [draw(number) for number in range(6)]
+    pq.write_table(
+        pa.table(
+            {
+                "image": [{"bytes": data, "path": f"{n}.png"} for n, data in enumerate(images)],
+                "owner": ["ann", "bob", None, "ann", "bob", "eve"],
+                "year": [2020, 2021, 2022, 2023, 2024, 2025],
+            }
+        ),
+        tmp_path / "hf.parquet",
+        row_group_size=4,
+    )
+    run(spec_for({"uris": str(tmp_path / "hf.parquet"), "keep_columns": ["owner", "year"]}))
+    table = read_table(tmp_path / "out")
+    assert table["key"].to_pylist() == [str(number) for number in range(6)]
+    assert table["owner"].to_pylist() == ["ann", "bob", None, "ann", "bob", "eve"]
+    assert table["year"].to_pylist() == ["2020", "2021", "2022", "2023", "2024", "2025"]
+
+    for number, data in enumerate(images):
+        (tmp_path / f"{number}.png").write_bytes(data)
+    lines = [json.dumps({"uri": f"{number}.png", "owner": f"o{number}"}) for number in range(6)]
+    (tmp_path / "list.jsonl").write_text("\n".join(lines))
+    out = tmp_path / "out2"
+    run(spec_for({"uris": str(tmp_path / "list.jsonl"), "keep_columns": "owner"}, out))
+    second = read_table(out)
+    assert second["owner"].to_pylist() == [f"o{number}" for number in range(6)]
+    assert second["predictions"].to_pylist() == table["predictions"].to_pylist()
+
+
+def test_embeddings_are_unit_vectors_that_give_the_similarities(spec_for: SpecFor, tmp_path: Path) -> None:
+    import numpy as np
+
+    from zsic.models.checkpoint import resolve
+    from zsic.models.encoder import TextEncoder
+    from zsic.models.head import compile_head
+
+    spec = spec_for(
+        str(write_shard(tmp_path / "s.tar", range(10))),
+        output={"uri": str(tmp_path / "out"), "embeddings": True},
+    )
+    run(spec)
+    table = read_table(tmp_path / "out")
+    field = table.schema.field("embedding")
+    dim = int(field.metadata[b"dim"])
+    assert (field.type.byte_width, field.metadata[b"dtype"]) == (2 * dim, b"<f2")
+    image_BD = np.array([np.frombuffer(data, "<f2") for data in table["embedding"].to_pylist()], np.float32)
+    assert np.linalg.norm(image_BD, axis=1) == pytest.approx(1, abs=1e-3)
+
+    from zsic.core.labels import load_labels
+
+    head = compile_head(load_labels(spec.labels), TextEncoder(resolve(spec.model)))
+    similarity_BC = image_BD @ np.asarray(head.matrix_CD).T
+    for row, similarity_C in zip(table.to_pylist(), similarity_BC, strict=True):
+        for answer in row["predictions"]:
+            assert answer["similarity"] == pytest.approx(similarity_C[LABELS.index(answer["label"])], abs=2e-3)
+
+
+def test_what_is_wrong_is_said_before_anything_runs(spec_for: SpecFor, tmp_path: Path) -> None:
+    write_shard(tmp_path / "s.tar", range(3))
+    with pytest.raises(SourceError, match="nowhere"):
+        run(spec_for(str(tmp_path / "nowhere")))
+    with pytest.raises(ModelError, match="no folder"):
+        run(spec_for(str(tmp_path / "s.tar"), model="./no-model"))
+    run(spec_for(str(tmp_path / "s.tar")))
+    with pytest.raises(MismatchError, match=r"scoring\.top_k: this run 2, the output 5"):
+        run(spec_for(str(tmp_path / "s.tar"), scoring={"top_k": 2}))
+    with pytest.raises(MismatchError, match=r"decode\.mode"):
+        run(spec_for(str(tmp_path / "s.tar"), decode={"mode": "pil"}))

@@ -1,0 +1,183 @@
+"""The command line as a user meets it: in a process of its own, no Ray."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from jobs import LABELS, draw
+from pydantic import BaseModel
+
+from zsic.core.spec import JobSpec
+
+ROOT = Path(__file__).parent.parent
+
+
+def zsic(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command."""
+    return subprocess.run(
+        [sys.executable, "-m", "zsic", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", "TERM": "dumb", **environment},
+    )
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """Every field of the spec, as `decode.mode`."""
+    found = set()
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= fields_of(kind, f"{prefix}{name}.")
+        else:
+            found.add(f"{prefix}{name}")
+    return found
+
+
+def test_every_field_of_the_spec_is_a_flag_and_the_other_way_round() -> None:
+    text = " ".join(zsic("classify", "--help").stdout.split())
+    flags = set(re.findall(r"\(spec:[ │]*([a-z_0-9.]+)", text))
+    positional_or_joined = {"source.uris", "labels.path", "labels.names"}
+    assert flags - {"labels"} == fields_of(JobSpec) - positional_or_joined
+
+
+@pytest.mark.parametrize(
+    "command",
+    [(), ("classify",), ("run",), ("plan",), ("predict",), ("verify",), ("evaluate",), ("demo",)]
+    + [("labels", "check"), ("model", "pull")],
+)
+def test_help_is_complete_and_light(command: tuple[str, ...]) -> None:
+    code = (
+        "import sys; from zsic.cli import main; sys.argv = ['zsic', *%r, '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'ray', 'torch', 'transformers', 'pyarrow', 'pandas', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    ) % (command,)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+    assert len(done.stdout.splitlines()) >= 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("classify", "photos"), "--labels is missing"),
+        (("classify", "photos", "--labels", "a,b"), "--output is missing"),
+        (("classify", "nowhere", "--labels", "a,b", "--output", "OUT"), "nowhere"),
+        (("classify", "x", "--labels", "none.txt", "--output", "OUT"), "none.txt"),
+        (("classify", "x", "--labels", "a", "--output", "OUT", "--decode-mode", "best"), "decode.mode"),
+        (("classify", "x", "--labels", "a", "--output", "OUT", "--top-k", "9"), "scoring.top_k is 9 but labels has 1"),
+        (("classify", "x", "--labels", "a", "--output", "OUT", "--model", "./none"), "model.name"),
+        (("classify", "x", "--labels", "a", "--output", "OUT", "--template", "no place"), "labels.templates"),
+        (("run", "none.yaml"), "none.yaml"),
+        (("predict", "none.jpg", "--labels", "a,b"), "none.jpg"),
+        (("verify", "OUT"), "snapshot"),
+        (("evaluate", "OUT", "--truth", "folder"), "nothing is published"),
+        (("labels", "check", "a,,a"), "'a'"),
+    ],
+)
+def test_mistakes_are_explained_on_stderr_with_exit_code_2(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    done = zsic(*(str(tmp_path / "out") if each == "OUT" else each for each in arguments))
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "out" / "_zsic" / "plan").exists()
+
+
+def test_output_on_an_unproved_store_is_exit_code_5(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(draw(1))
+    done = zsic("classify", tmp_path, "--labels", "a,b", "--output", "gs://bucket/out")
+    assert done.returncode == 5
+    assert "gs" in done.stderr
+
+
+def test_another_jobs_output_is_exit_code_4(tmp_path: Path) -> None:
+    from zsic.core.spec import StoreSpec
+    from zsic.storage.output import Output
+    from zsic.storage.store import open_store
+
+    (tmp_path / "a.jpg").write_bytes(draw(1))
+    Output(open_store(str(tmp_path / "out"), StoreSpec())).claim({"model": {"digest": "other"}})
+    done = zsic("classify", tmp_path, "--labels", "a,b", "--output", tmp_path / "out")
+    assert done.returncode == 4
+    assert "model.digest" in done.stderr
+
+
+def test_predict_prints_a_table_and_json_of_the_pipeline(tmp_path: Path) -> None:
+    import transformers
+
+    from zsic.demo import MODEL_PATH
+
+    paths = [tmp_path / "one.png", tmp_path / "two.png"]
+    for number, path in enumerate(paths):
+        path.write_bytes(draw(2 * number + 1))
+    done = zsic("predict", *paths, "--labels", ",".join(LABELS), "--top-k", 2)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows[0] == ["image", "rank", "label", "score"]
+    assert [row[-4] if row[0] == str(path) else "" for row, path in zip(rows[1::2], paths, strict=True)] == ["1", "1"]
+
+    done = zsic("predict", *paths, "--labels", ",".join(LABELS), "--json", "--decode-mode", "pil")
+    ours = json.loads(done.stdout)
+    pipeline = transformers.pipeline("zero-shot-image-classification", model=str(MODEL_PATH))
+    theirs = pipeline([str(path) for path in paths], candidate_labels=LABELS)
+    for our, their in zip(ours, theirs, strict=True):
+        assert [entry["label"] for entry in our] == [entry["label"] for entry in their]
+        assert [entry["score"] for entry in our] == pytest.approx([entry["score"] for entry in their], abs=1e-5)
+    single = json.loads(zsic("predict", paths[0], "--labels", ",".join(LABELS), "--json").stdout)
+    assert set(single[0]) == {"label", "score"}
+
+
+def test_predict_tells_of_a_bad_image_and_answers_the_others(tmp_path: Path) -> None:
+    (tmp_path / "good.png").write_bytes(draw(1))
+    (tmp_path / "bad.png").write_bytes(draw(1)[:200])
+    done = zsic("predict", tmp_path / "bad.png", tmp_path / "good.png", "--labels", "cat,dog")
+    assert done.returncode == 0
+    assert "corrupt" in done.stderr
+    assert "good.png" in done.stdout
+    assert zsic("predict", tmp_path / "bad.png", "--labels", "cat,dog").returncode == 2
+
+
+def test_labels_check_shows_prompts_and_warns(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("red circle\nRed  circle\n" + "a very long label " * 30 + "\n")
+    done = zsic("labels", "check", tmp_path / "labels.txt", "--template", "a photo of a {}.")
+    assert done.returncode == 0, done.stderr
+    assert "a photo of a red circle." in done.stdout
+    assert "case or white space" in done.stdout
+    assert "exceed the limit" in done.stdout
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "\x1b[2Jevil.png"
+    path.write_bytes(b"not an image")
+    done = zsic("predict", path, "--labels", "cat,dog")
+    assert "\x1b[2J" not in done.stdout + done.stderr
+    assert "\\x1b[2J" in done.stderr
+
+
+def test_public_names_are_what_can_be_imported() -> None:
+    import zsic as package
+
+    assert package.__all__ == sorted(package.__all__)
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    assert dir(package) == sorted(package.__all__)
+    with pytest.raises(AttributeError, match="nothing"):
+        package.nothing  # noqa: B018
+
+
+def test_package_imports_in_milliseconds() -> None:
+    code = "import sys, zsic; print(len({'ray', 'torch', 'pyarrow', 'pydantic'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"

@@ -8,6 +8,7 @@ from random import Random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image, ImageDraw
 
 LABELS = ["red circle", "green square", "blue triangle", "yellow star", "black heart", "white ring"]
@@ -39,6 +40,19 @@ def write_shard(path: Path, numbers: range) -> Path:
 def read_table(folder: Path, *columns: str) -> pa.Table:
     """The output as a user reads it: every Parquet file in the folder; sorted by id."""
     return pq.read_table(sorted(folder.glob("*.parquet")), columns=list(columns) or None).sort_by("id")
+
+
+def assert_same_rows(left: pa.Table, right: pa.Table) -> None:
+    """Two tables say the same: all columns equal, numbers up to the rounding of another batch of images."""
+    assert left.column_names == right.column_names
+    for name in left.column_names:
+        if name not in ("label", "score", "predictions"):
+            assert left[name].equals(right[name]), name
+    for ours, theirs in zip(left["predictions"].to_pylist(), right["predictions"].to_pylist(), strict=True):
+        assert (ours is None) == (theirs is None)
+        for our, their in zip(ours or (), theirs or (), strict=True):
+            assert our["score"] == pytest.approx(their["score"], abs=1e-5)
+            assert our["similarity"] == pytest.approx(their["similarity"], abs=1e-5)
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -241,22 +241,21 @@ def test_nobody_listens_is_unreachable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "outcome"),
+    ("status", "code", "outcome", "n_requests"),
     [
-        (403, "AccessDenied", Outcome.FORBIDDEN),
-        (403, "InvalidObjectState", Outcome.FORBIDDEN),
-        (404, "NoSuchKey", Outcome.MISSING),
-        (404, "NoSuchBucket", Outcome.MISSING),
-        (400, "InvalidRequest", Outcome.FORBIDDEN),
-        (400, "ExpiredToken", Outcome.UNREACHABLE),
-        (403, "RequestTimeTooSkewed", Outcome.UNREACHABLE),
-        (403, "InvalidAccessKeyId", Outcome.UNREACHABLE),
-        (429, "TooManyRequests", Outcome.UNREACHABLE),
-        (500, "InternalError", Outcome.UNREACHABLE),
+        (403, "AccessDenied", Outcome.FORBIDDEN, 1),
+        (403, "InvalidObjectState", Outcome.FORBIDDEN, 1),
+        (404, "NoSuchKey", Outcome.MISSING, 1),
+        (404, "NoSuchBucket", Outcome.MISSING, 1),
+        (400, "InvalidRequest", Outcome.FORBIDDEN, 1),
+        (400, "ExpiredToken", Outcome.UNREACHABLE, 1),
+        (403, "InvalidAccessKeyId", Outcome.UNREACHABLE, 1),
+        (429, "TooManyRequests", Outcome.UNREACHABLE, 2),
+        (500, "InternalError", Outcome.UNREACHABLE, 2),
     ],
 )
 def test_only_what_speaks_of_the_object_is_final(
-    s3_place: Place, fault_proxy: FaultProxy, status: int, code: str, outcome: Outcome
+    s3_place: Place, fault_proxy: FaultProxy, status: int, code: str, outcome: Outcome, n_requests: int
 ) -> None:
     uri = s3_place.put("a.jpg")
     fault_proxy.rules = [Rule("^GET", "error", status, code)]
@@ -264,7 +263,23 @@ def test_only_what_speaks_of_the_object_is_final(
     failure = failure_of(lambda: objects.read(uri, max_bytes=9))
     assert failure.outcome is outcome
     assert failure.detail.startswith(f"the store answered {status} {code}")
-    assert len(fault_proxy.requests) == (2 if outcome.passing else 1)
+    assert len(fault_proxy.requests) == n_requests
+
+
+@pytest.mark.parametrize(
+    ("uri", "outcome"),
+    [
+        ("s3://Not!A!Bucket/a.jpg", Outcome.MISSING),
+        ("s3://bucket", Outcome.NOT_AN_IMAGE),
+        ("/nul\0byte.jpg", Outcome.MISSING),
+        ("/" + "x" * 300, Outcome.MISSING),
+        ("/etc/hostname/x", Outcome.MISSING),
+    ],
+)
+def test_impossible_names_are_failures_like_any_other(s3_environment: None, uri: str, outcome: Outcome) -> None:
+    objects = Objects(StoreSpec(attempts=2))
+    assert failure_of(lambda: objects.read(uri, max_bytes=9)).outcome is outcome
+    assert failure_of(lambda: objects.stat(uri)).outcome is outcome
 
 
 def test_a_stream_survives_faults_without_losing_or_doubling_a_byte(

@@ -180,6 +180,11 @@ def test_what_an_earlier_source_covers_comes_once(place: Place) -> None:
         "p/b.jpg",
         "p/n.txt",
     ]
+    assert list(list_kinds(place, "p/{a,b}*.jpg", "p/b.jpg", "{p/sub,p}", "p")) == [
+        "p/a.jpg",
+        "p/b.jpg",
+        "p/sub/c.jpg",
+    ]
     assert list(list_kinds(place, "p/{b,a}.jpg", "p/a.jpg", "p")) == ["p/b.jpg", "p/a.jpg", "p/sub/c.jpg"]
 
 
@@ -305,6 +310,8 @@ def test_a_manifest_is_read_in_order_with_another_column_and_without_columns(tmp
         ("m.jsonl", b"[1]\n", "each line is a JSON object"),
         ("m.jsonl", b'{"uri": "http://h/a.jpg"}\n', "store.allow_schemes is file, s3"),
         ("m.jsonl", b'{"uri": "s3://k:s@b/a.jpg"}\n', "holds credentials"),
+        ("m.jsonl", b'{"uri": "s3:///a.jpg"}\n', "names no bucket; write s3://BUCKET/KEY"),
+        ("m.jsonl", b'{"uri": "\\ud800.jpg"}\n', "m.jsonl: damaged after row 1"),
         ("m.parquet", make_parquet({"url": ["a.jpg"]}), "has neither a column of image bytes"),
     ],
 )
@@ -321,6 +328,21 @@ def test_a_column_to_keep_must_be_there(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=rf"source.keep_columns: .*{name} has no column 'txet'; it has {have}"):
             list_rows(StoreSpec(), str(tmp_path / name), keep_columns=("txet",))
         assert list_rows(StoreSpec(), str(tmp_path / name), keep_columns=("text", "json"))
+
+
+def test_text_that_no_table_holds_costs_no_row(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_bytes(b'{"uri": "a.jpg", "text": "\\ud800!"}\n')
+    [row] = list_rows(StoreSpec(), str(tmp_path / "m.jsonl"), keep_columns=("text",))
+    assert row["columns"] == '{"text": "?!"}'
+
+
+def test_a_glob_of_manifests(place: Place) -> None:
+    for number in range(3):
+        place.put(f"p/{number}.csv", b"uri\n%d.jpg\n" % number)
+    expected = [f"p/{number}.jpg" for number in range(3)]
+    assert list(list_kinds(place, "p/*.csv")) == expected
+    assert list(list_kinds(place, "p/*", format="manifest")) == expected
+    assert list(list_kinds(place, "p", format="manifest")) == expected
 
 
 def test_a_manifest_is_found_in_parquet_by_its_columns_or_by_the_format(tmp_path: Path) -> None:

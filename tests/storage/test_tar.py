@@ -113,6 +113,19 @@ def test_only_regular_files_are_members(kind: bytes) -> None:
     assert read(buffer.getvalue()) == [("../../a.jpg", b"1")]
 
 
+@pytest.mark.parametrize("form", ["gnu", "pax"])
+def test_long_links_are_passed_over(form: str) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=FORMATS[form]) as archive:
+        link = tarfile.TarInfo("long/" * 30 + "link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "target/" * 40
+        archive.addfile(link)
+        info = tarfile.TarInfo("a.jpg")
+        info.size = 1
+        archive.addfile(info, io.BytesIO(b"1"))
+    assert read(buffer.getvalue()) == [("a.jpg", b"1")]
+
+
 def test_a_sparse_member_is_marked_and_passed_over() -> None:
     data = bytearray(make_tar([("sparse.jpg", bytes(700)), ("b.jpg", b"2")], "gnu"))
     data[156:157], data[482:483] = b"S", b"\1"

@@ -22,6 +22,7 @@ Values_BA = NDArray[np.int8]
 
 _NAMES: Final = tuple(ATTRIBUTES)
 _UNSAID: Final = -1
+_WEIGHTS: Final = {"shape": 3.0, "pattern": 2.0, "count": 2.0}  # 1 for all others; these are hardest to see
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Question:
 
     captions: list[str]
     true_BC: NDArray[np.bool_]
+    weight: float
 
 
 def values(scenes: Iterable[Scene]) -> Values_BA:
@@ -47,7 +49,9 @@ def pose(values_BA: Values_BA, rng: Random, n_claims: int) -> list[Question]:
     Sets of combinations hold about `n_claims` captions.  No caption names a held-out pair, provided that no picture
     shows one.
     """
-    questions = [_ask([{name: value} for value in ATTRIBUTES[name]], values_BA, rng) for name in _NAMES]
+    questions = [
+        _ask([{name: value} for value in ATTRIBUTES[name]], values_BA, rng, _WEIGHTS.get(name, 1.0)) for name in _NAMES
+    ]
     pairs = rng.sample(TRAINING_PAIRS, n_claims)
     questions.append(_ask([{"shape": shape, "colour": colour} for shape, colour in pairs], values_BA, rng))
     for _ in range(2):
@@ -66,7 +70,7 @@ def _distinct_claims(values_BA: Values_BA, names: Sequence[str]) -> list[Claim]:
     ]
 
 
-def _ask(claims: Sequence[Claim], values_BA: Values_BA, rng: Random) -> Question:
+def _ask(claims: Sequence[Claim], values_BA: Values_BA, rng: Random, weight: float = 1.0) -> Question:
     """Word the claims in one common carrier, as a person's labels would be, or each in its own."""
     if rng.random() < 0.7:
         common = carrier(rng)
@@ -75,7 +79,7 @@ def _ask(claims: Sequence[Claim], values_BA: Values_BA, rng: Random) -> Question
         captions = [caption(claim, rng) for claim in claims]
     said_CA = np.array([_said(claim) for claim in claims], dtype=np.int8)
     agrees_BCA = (said_CA == _UNSAID) | (said_CA == values_BA[:, None, :])
-    return Question(captions, agrees_BCA.all(axis=-1))
+    return Question(captions, agrees_BCA.all(axis=-1), weight)
 
 
 def _said(claim: Mapping[str, str]) -> list[int]:

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -34,8 +35,9 @@ _BATCH: Final = 96
 _CLAIMS: Final = 32
 _PEAK_RATE: Final = 2e-3
 _WARM_UP_STEPS: Final = 300
-_AVERAGE_STEPS: Final = 1000
+_AVERAGE_STEPS: Final = 300
 _MOST_SCALE: Final = math.log(100)
+_PATCHES_SHARE: Final = 0.5  # of the loss on the mean of the patches, which finds shapes sooner than the class token
 _TEXT_TO_IMAGE_SHARE: Final = 0.3
 _SHIFT_PX: Final = 3
 _TEXT_GROUP: Final = 48
@@ -131,12 +133,15 @@ class Training:
         """Take one step; return the loss."""
         texts = [text for question in questions for text in question.captions]
         with torch.autocast("cpu", torch.bfloat16):
-            image_BD = self._model.get_image_features(pixel_values=pixels_B3HW).pooler_output
+            image = self._model.get_image_features(pixel_values=pixels_B3HW)
+            patches_BD = self._project(image.last_hidden_state[:, 1:].mean(dim=1))
             text_CD = self._encode(texts)
-        cosine_BC = normalize(image_BD.float(), dim=-1) @ normalize(text_CD.float(), dim=-1).T
-        logits_BC = self._model.logit_scale.exp() * cosine_BC
-        by_question = torch.split_with_sizes(logits_BC, [len(question.captions) for question in questions], dim=1)
-        loss = torch.stack([_loss(*asked) for asked in zip(by_question, questions, strict=True)]).mean()
+        scaled_CD = self._model.logit_scale.exp() * normalize(text_CD.float(), dim=-1)
+        losses = [
+            _loss(normalize(views_BD.float(), dim=-1) @ scaled_CD.T, questions)
+            for views_BD in (image.pooler_output, patches_BD)
+        ]
+        loss = losses[0] + _PATCHES_SHARE * losses[1]
         self._model.zero_grad()
         backward(loss)
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
@@ -144,10 +149,15 @@ class Training:
             optimizer.step()
         with torch.no_grad():
             self._model.logit_scale.clamp_(max=_MOST_SCALE)
-            share = max(1 / _AVERAGE_STEPS, 1 / (self._step + 1))
+            share = max(1 / _AVERAGE_STEPS, 10 / (self._step + 10))
             for average, current in zip(self._average.parameters(), self._model.parameters(), strict=True):
                 average.lerp_(current, share)
-        return loss.item()
+        return losses[0].item()
+
+    def _project(self, tokens_BW: Tensor) -> Tensor:
+        """Do to any tokens of the image tower what CLIP does to the class token."""
+        projected: Tensor = self._model.visual_projection(self._model.vision_model.post_layernorm(tokens_BW))
+        return projected
 
     def _encode(self, texts: Sequence[str]) -> Tensor:
         """Encode texts in groups of like length: most are short, and padding costs as much as words."""
@@ -199,7 +209,16 @@ def _optimizers(model: CLIPModel) -> list[torch.optim.Optimizer]:
     ]
 
 
-def _loss(logits_BC: Tensor, question: Question) -> Tensor:
+def _loss(logits_BC: Tensor, questions: Sequence[Question]) -> Tensor:
+    """Average, over the questions, what choosing the wrong captions costs."""
+    weights = [question.weight for question in questions]
+    by_question = logits_BC.tensor_split(list(accumulate(len(question.captions) for question in questions[:-1])), 1)
+    losses = [_choice_loss(*asked) for asked in zip(by_question, questions, strict=True)]
+    weighted = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
+    return torch.stack(weighted).sum() / sum(weights)
+
+
+def _choice_loss(logits_BC: Tensor, question: Question) -> Tensor:
     """Cross-entropy of choosing the caption of each picture, and, with less weight, a picture for each caption."""
     true_BC = torch.from_numpy(question.true_BC)
     image_loss_B = logits_BC.logsumexp(1) - logits_BC.masked_fill(~true_BC, -math.inf).logsumexp(1)

@@ -145,9 +145,7 @@ def _unit(x_ND: torch.Tensor) -> torch.Tensor:
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(
-            str(checkpoint.folder), local_files_only=True, trust_remote_code=False
-        )
+        return AutoTokenizer.from_pretrained(str(checkpoint.folder), local_files_only=True, trust_remote_code=False)
     # A broken tokenizer file makes the Rust tokenizers raise a bare Exception.
     except Exception as error:
         reason = " ".join(str(error).split())

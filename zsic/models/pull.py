@@ -57,9 +57,7 @@ def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
 def _convert(pickles: list[Path], folder: Path, name: str) -> None:
     """Write the tensors of all pickles as one safetensors file; their names and dtypes stay."""
     if not pickles:
-        raise ModelError(
-            f"model.name: {name} has neither model.safetensors nor pytorch_model.bin; use one that has"
-        )
+        raise ModelError(f"model.name: {name} has neither model.safetensors nor pytorch_model.bin; use one that has")
     tensors: dict[str, torch.Tensor] = {}
     for path in pickles:
         try:

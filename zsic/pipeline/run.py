@@ -179,6 +179,7 @@ def _part_metadata(job: Job, head: Head) -> dict[str, object]:
         "link": head.link,
         "labels": list(head.labels) if len(head.labels) <= 1_000 else None,
         "ray": ray.__version__,
+        "pillow": importlib.metadata.version("pillow"),
         "torch": importlib.metadata.version("torch"),
         "transformers": importlib.metadata.version("transformers"),
     }

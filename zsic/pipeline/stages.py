@@ -8,6 +8,7 @@ Shape legend: N rows of a block, B images of a batch, H W pixels, D embedding wi
 
 import json
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,6 +55,8 @@ class Decode:
         objects = Objects(self.spec.store)
         height, width = self.geometry.size
         torch.set_num_threads(1)  # images are decoded side by side; each by one thread
+        # What Pillow has to say of a damaged file is in its row.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         with ThreadPoolExecutor(self.n_threads, thread_name_prefix="decode") as pool:
             for item in batch["slice"]:
                 rows = read_rows(self.store, objects, self.spec, Slice(**json.loads(item)))
@@ -154,7 +157,7 @@ class Encode:
     def __init__(
         self,
         checkpoint: "Checkpoint",
-        head: "ray.ObjectRef[Head]",
+        head: "Head | ray.ObjectRef[Head]",
         spec: JobSpec,
         *,
         dtype: str,
@@ -167,7 +170,9 @@ class Encode:
 
         device = "cuda" if spec.execution.num_gpus > 0 else "cpu"
         self._encoder = ImageEncoder(checkpoint.on_this_machine(), device=device, dtype=dtype, threads=n_threads)
-        self._head = ray.get(head).to_device(device)
+        # Of many labels the matrix is large: one copy lies in the object store, for all encoders.
+        head = ray.get(head) if isinstance(head, ray.ObjectRef) else head
+        self._head = head.to_device(device)
         self._keep_columns = spec.source.keep_columns
         self._embeddings = spec.output.embeddings
         self._top_k = top_k
@@ -219,17 +224,8 @@ class Encode:
     def _encode(
         self, pixels_BHW3: npt.NDArray[np.uint8]
     ) -> tuple[list[list[dict[str, object]] | None], list[bytes | None]]:
-        """Answers and float16 embeddings of a batch; None for an image whose embedding is not finite.
-
-        Every pass has the same shape, padded if need be: then an image's scores do not depend, to the last bit, on
-        which images came with it, and a resumed run gives the rows of an undisturbed one.
-        """
-        n = len(pixels_BHW3)
-        if n < self._batch_size:
-            padded = np.zeros((self._batch_size, *pixels_BHW3.shape[1:]), np.uint8)
-            padded[:n] = pixels_BHW3
-            pixels_BHW3 = padded
-        image_BD = self._encoder.encode(pixels_BHW3)[:n]
+        """Answers and float16 embeddings of a batch; None for an image whose embedding is not finite."""
+        image_BD = self._encoder.encode(pixels_BHW3)
         finite_B = image_BD.isfinite().all(dim=1).tolist()
         top = self._head.rank(image_BD.nan_to_num(), self._top_k)
         label_BK = top.label_index_BK.tolist()

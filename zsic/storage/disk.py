@@ -29,7 +29,7 @@ class Disk:
         return os.path.isdir(local_path(uri))
 
     def stat(self, uri: str) -> ObjectInfo:
-        path = local_path(uri)
+        path = _path(uri)
         try:
             status = os.stat(path)
         except OSError as error:
@@ -40,7 +40,7 @@ class Disk:
     def read(self, uri: str, start: int | None, end: int | None, expect: ObjectInfo | None, max_bytes: int) -> bytes:
         try:
             # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
-            handle = os.open(local_path(uri), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            handle = os.open(_path(uri), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             _give_up(error)
         try:
@@ -58,6 +58,13 @@ class Disk:
         if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             fail(Outcome.CHANGED, "modified while it was read")
         return data
+
+
+def _path(uri: str) -> str:
+    path = local_path(uri)
+    if "\0" in path:
+        fail(Outcome.MISSING, "no file can have such a name")
+    return path
 
 
 def _read(handle: int, start: int, end: int) -> bytes:

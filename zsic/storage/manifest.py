@@ -44,11 +44,12 @@ def read_manifest(info: ObjectInfo, objects: Objects, spec: SourceSpec) -> Itera
                 raise SourceError(
                     f"{info.uri}: row {number} has no {spec.uri_column}; got {uri!r}; fill it or drop the row"
                 )
+            uri.encode()  # A lone surrogate, as JSON can spell it, is no text that a table could hold.
             kept = {name: row.get(name) for name in spec.keep_columns}
             yield resolve(uri, folder), to_json(kept) if kept else None
     except ReadError as error:
         raise SourceError(f"{info.uri} cannot be read: {error}") from None
-    except (pa.ArrowException, csv.Error, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (pa.ArrowException, csv.Error, UnicodeError, json.JSONDecodeError) as error:
         raise SourceError(f"{info.uri}: damaged after row {number}: {error}") from None
 
 
@@ -62,7 +63,8 @@ def check_columns(uri: str, have: Sequence[str], spec: SourceSpec) -> None:
 
 def to_json(row: Mapping[str, Any]) -> str:
     """Write kept columns as a JSON object; what JSON does not know (times, decimals) becomes text."""
-    return json.dumps(row, ensure_ascii=False, default=_as_text)
+    text = json.dumps(row, ensure_ascii=False, default=_as_text)
+    return text.encode("utf-8", "replace").decode()
 
 
 def _as_text(value: object) -> str:

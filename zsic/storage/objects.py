@@ -16,6 +16,7 @@ from zsic.storage.uri import scheme_of
 
 __all__ = ["ObjectInfo", "Objects", "ReadError"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 WINDOW_BYTES = 128 * 2**20
@@ -163,9 +164,6 @@ def _charge(info: ObjectInfo, max_bytes: int) -> int:
     """What a read may hold; an object over the limit is refused unread, or after a glance."""
     size = UNKNOWN_BYTES if info.size is None else info.size
     return 0 if size > max_bytes else size
-
-
-S = TypeVar("S")
 
 
 def _map_in_order(

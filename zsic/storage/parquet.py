@@ -72,7 +72,9 @@ def read_parquet(
             index += 1
     except ReadError as error:
         failure = error.failure
-    except (pa.ArrowException, OSError, SpecError):
+    except SpecError:
+        failure = Failure(Outcome.BAD_SHARD, "no column of images can be told, unlike in the file listed first")
+    except (pa.ArrowException, OSError, UnicodeError):
         # Arrow's own words hold addresses and differ between its versions.
         failure = Failure(Outcome.BAD_SHARD, f"damaged Parquet file, from row {index} on")
     else:

@@ -9,8 +9,9 @@ from typing import Any, NoReturn, TypeVar
 import aiohttp
 import s3fs
 from aiobotocore.session import AioSession
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
 from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
 from fsspec.asyn import sync
 
@@ -35,7 +36,11 @@ SLOWEST_BYTES_PER_S = 16 * 1024
 
 _GONE = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion"})
 _REFUSED = frozenset({"403", "AccessDenied", "AllAccessDisabled", "Forbidden", "InvalidObjectState"})
-"""Refusals of this object.  Other 403s (an expired token, a skewed clock) speak of us, and pass."""
+"""Refusals of this object."""
+_OUR_FAULT = frozenset(
+    {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed", "SignatureDoesNotMatch"}
+)
+"""Refusals of our credentials or clock: nothing is said of the object, and asking again at once is no use."""
 
 
 class S3:
@@ -92,9 +97,7 @@ class S3:
         return bool(page.get("Contents"))
 
     def stat(self, uri: str) -> ObjectInfo:
-        _, bucket, key = _split(uri)
-        if not key:
-            fail(Outcome.NOT_AN_IMAGE, "a bucket")
+        bucket, key = _locate(uri)
         answer = self._call("head_object", Bucket=bucket, Key=key)
         return ObjectInfo(
             uri,
@@ -104,20 +107,27 @@ class S3:
         )
 
     def read(self, uri: str, start: int | None, end: int | None, expect: ObjectInfo | None, max_bytes: int) -> bytes:
-        _, bucket, key = _split(uri)
+        bucket, key = _locate(uri)
         request = {"Bucket": bucket, "Key": key}
-        if start is not None or end is not None:
+        is_range = start is not None or end is not None
+        if is_range:
             request["Range"] = f"bytes={start or 0}-{'' if end is None else end - 1}"
         with _explained():
-            return self._run(lambda: self._get(request, expect, max_bytes))
+            data, size = self._run(lambda: self._get(request, expect, max_bytes))
+        if is_range and len(data) != max(0, min(size if end is None else end, size) - (start or 0)):
+            raise PassingError("the answer is not the range that was asked for")
+        return data
 
-    async def _get(self, request: dict[str, str], expect: ObjectInfo | None, max_bytes: int) -> bytes:
+    async def _get(self, request: dict[str, str], expect: ObjectInfo | None, max_bytes: int) -> tuple[bytes, int]:
+        """Get the bytes, and the size of the whole object."""
         # No If-Match: some stores (Ceph 16) refuse the right ETag.  The answer's own is compared before the
         # body is read, which costs a changed object one connection.
         answer = await self._files._call_s3("get_object", **request)
         body = answer["Body"]
         try:
-            n_bytes: int = answer["ContentLength"]
+            n_bytes: int | None = answer.get("ContentLength")
+            if n_bytes is None:
+                raise PassingError("the answer tells no length")
             whole = answer.get("ContentRange", "").rpartition("/")[2]
             size = int(whole) if whole.isdigit() else n_bytes
             check_version(expect, size, _etag(answer), _nanoseconds(answer.get("LastModified")))
@@ -128,7 +138,7 @@ class S3:
             body.close()
         if len(data) != n_bytes:
             raise PassingError("the answer was cut short")
-        return data
+        return data, size
 
     def _call(self, method: str, **request: Any) -> dict[str, Any]:
         with _explained():
@@ -165,6 +175,14 @@ def _split(uri: str) -> tuple[str, str, str]:
     return scheme, bucket, key
 
 
+def _locate(uri: str) -> tuple[str, str]:
+    """Bucket and key of an object."""
+    _, bucket, key = _split(uri)
+    if not key:
+        fail(Outcome.NOT_AN_IMAGE, "a bucket")
+    return bucket, key
+
+
 def _etag(answer: dict[str, Any]) -> str | None:
     etag = answer.get("ETag")
     return None if etag is None else str(etag).strip('"')
@@ -184,7 +202,9 @@ def _explained() -> Iterator[None]:
         if isinstance(answer, dict):
             _give_up(answer, error)
         raise PassingError(_words(error)) from error
-    except (BotoCoreError, aiohttp.ClientError) as error:
+    except ParamValidationError:
+        fail(Outcome.MISSING, "no object can have such a name")
+    except (BotoCoreError, ResponseParserError, aiohttp.ClientError) as error:
         # Connection errors, parse errors of a broken answer, and credentials that cannot be had just now.
         raise PassingError(_words(error)) from error
 
@@ -198,6 +218,8 @@ def _give_up(answer: dict[str, Any], error: BaseException) -> NoReturn:
         fail(Outcome.MISSING, words)
     if code in _REFUSED or code.startswith("KMS."):
         fail(Outcome.FORBIDDEN, words)
+    if code in _OUR_FAULT:
+        fail(Outcome.UNREACHABLE, words)
     if status == 416:
         fail(Outcome.CHANGED, "shorter than it was when listed")
     if status in (400, 405, 501) and code in ("400", "InvalidRequest", "MethodNotAllowed", "NotImplemented"):

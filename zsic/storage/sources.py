@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -35,9 +36,24 @@ from zsic.storage.uri import canonical_uri, folder_of, local_path, name_of, sche
 
 BATCH_ROWS = 10_000
 
-Found = Iterator[tuple[ObjectInfo, str | None]]
-"""Objects, with what they are; None is what a folder holds beside images."""
-Test = Callable[[str], bool]
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One object that a spelling stands for."""
+
+    info: ObjectInfo
+    kind: str | None
+    """None is what a folder holds beside images."""
+    is_new: bool
+    """No earlier spelling covers it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cover:
+    """All that one folder or glob lists."""
+
+    base: str
+    holds: Callable[[str], bool]
 
 
 def list_sources(spec: SourceSpec, objects: Objects) -> Iterator[pa.RecordBatch]:
@@ -70,34 +86,28 @@ class _Listing:
     def __init__(self, spec: SourceSpec, objects: Objects) -> None:
         self._spec = spec
         self._objects = objects
-        self._covers: list[Test] = []
+        self._covers: list[_Cover] = []
         self._named: set[str] = set()
         self._parquet: str | None = None
 
     def read(self) -> Iterator[Source]:
         for spelled in dict.fromkeys(self._spec.uris):
-            n_covers = len(self._covers)
             n_found = n_sources = 0
             self._parquet = None
-            for info, kind in self._expand(spelled):
+            for found in self._expand(spelled):
                 n_found += 1
-                if kind is None:
-                    continue
-                n_sources += 1
-                if info.uri in self._named or any(covers(info.uri) for covers in self._covers[:n_covers]):
-                    continue
-                if len(self._spec.uris) > 1 and len(self._covers) == n_covers:
-                    self._named.add(info.uri)
-                yield from self._sources(info, kind)
+                n_sources += found.kind is not None
+                if found.kind is not None and found.is_new:
+                    yield from self._sources(found.info, found.kind)
             if not n_sources:
                 raise SourceError(_nothing(spelled, n_found, self._spec.format))
 
-    def _expand(self, spelled: str) -> Found:
-        uri = canonical_uri(os.path.expanduser(spelled))
+    def _expand(self, spelled: str) -> Iterator[_Found]:
+        uri = _canonical(spelled)
         is_disk = scheme_of(uri) == "file"
         info = None if uri.endswith("/") else self._stat(uri)
         if info is not None and (info.size or is_disk or not self._objects.is_folder(uri)):
-            yield info, self._kind_of_named(info.uri)
+            yield self._name(info)
         elif self._objects.is_folder(uri):
             yield from self._list_folder(uri)
         elif has_braces(spelled):
@@ -116,12 +126,18 @@ class _Listing:
             # Without the right to list, S3 answers 403 for what does not exist; a folder may still be there.
             return None
 
-    def _list_braces(self, spelled: str) -> Found:
+    def _name(self, info: ObjectInfo) -> _Found:
+        """What is named by itself."""
+        is_new = info.uri not in self._named and not any(cover.holds(info.uri) for cover in self._covers)
+        self._named.add(info.uri)
+        return _Found(info, self._kind_of_named(info.uri), is_new)
+
+    def _list_braces(self, spelled: str) -> Iterator[_Found]:
         """Ask for all names at once; only what is no object is expanded one by one."""
-        answers = self._objects.stat_many(canonical_uri(name) for name in expand_braces(spelled))
+        answers = self._objects.stat_many(map(_canonical, expand_braces(spelled)))
         for name, answer in zip(expand_braces(spelled), answers, strict=True):
-            if isinstance(answer, ObjectInfo):
-                yield answer, self._kind_of_named(answer.uri)
+            if isinstance(answer, ObjectInfo) and answer.size:
+                yield self._name(answer)
                 continue
             nothing = True
             for found in self._expand(name):
@@ -130,39 +146,47 @@ class _Listing:
             if nothing:
                 raise SourceError(_nothing(name, 0, self._spec.format))
 
-    def _list_folder(self, folder: str, starting: str = "") -> Found:
+    def _list_folder(self, folder: str, starting: str = "") -> Iterator[_Found]:
         base = _base(folder)
 
         def kind_of(uri: str) -> str | None:
             path = _spell(uri)[len(base) :]
             return None if is_hidden(path) else self._kind_of_found(uri)
 
-        def covers(uri: str) -> bool:
+        def holds(uri: str) -> bool:
             return _spell(uri).startswith(base + starting) and kind_of(uri) is not None
 
-        self._covers.append(covers)
+        is_new = self._cover(_Cover(base, holds))
         for info in self._objects.list(folder, starting=starting):
-            yield info, kind_of(info.uri)
+            yield _Found(info, kind_of(info.uri), is_new(info.uri))
 
-    def _list_glob(self, uri: str) -> Found:
+    def _list_glob(self, uri: str) -> Iterator[_Found]:
         folder, rest = split_glob(uri)
         base, matches = _base(folder), compile_glob(rest).fullmatch
         asks_hidden = "/." in f"/{rest}"
-        asks_companions = ending_of(rest) in COMPANION_ENDINGS
+        asks_companions = ending_of(rest) in COMPANION_ENDINGS or self._spec.format == "manifest"
 
         def kind_of(uri: str) -> str | None:
             hidden = is_hidden(_spell(uri)[len(base) :]) and not asks_hidden
             companion = is_companion(uri) and not asks_companions
             return None if hidden or companion else self._kind_of_named(uri)
 
-        def covers(uri: str) -> bool:
+        def holds(uri: str) -> bool:
             path = _spell(uri)
             return path.startswith(base) and bool(matches(path[len(base) :])) and kind_of(uri) is not None
 
-        self._covers.append(covers)
+        is_new = self._cover(_Cover(base, holds))
         for info in self._objects.list(folder, starting=literal_start(rest), depth=glob_depth(rest)):
             if matches(_spell(info.uri)[len(base) :]):
-                yield info, kind_of(info.uri)
+                yield _Found(info, kind_of(info.uri), is_new(info.uri))
+
+    def _cover(self, cover: _Cover) -> Callable[[str], bool]:
+        """Note what is about to be listed, and return the test whether nothing before covers an object."""
+        rivals = [
+            other for other in self._covers if other.base.startswith(cover.base) or cover.base.startswith(other.base)
+        ]
+        self._covers.append(cover)
+        return lambda uri: uri not in self._named and not any(rival.holds(uri) for rival in rivals)
 
     def _kind_of_named(self, uri: str) -> str:
         """What the user named is what `source.format` says, else what its ending says."""
@@ -239,6 +263,10 @@ class _Listing:
 
 def _source(info: ObjectInfo, kind: Kind, columns: str | None = None) -> Source:
     return Source(info.uri, kind, info.size, info.etag, info.mtime_ns, columns)
+
+
+def _canonical(spelled: str) -> str:
+    return canonical_uri(os.path.expanduser(spelled))
 
 
 def _spell(uri: str) -> str:

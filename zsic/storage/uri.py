@@ -50,7 +50,10 @@ def canonical_uri(uri: str) -> str:
     if scheme == "file":
         return local_uri(local_path(uri))
     rest = uri.partition("://")[2]
-    if "@" in rest.partition("/")[0]:
+    bucket = rest.partition("/")[0]
+    if scheme == "s3" and not bucket:
+        raise SpecError(f"{uri!r} names no bucket; write s3://BUCKET/KEY")
+    if "@" in bucket:
         raise SpecError(f"a {scheme}:// URL holds credentials; put them in the environment (AWS_ACCESS_KEY_ID ...)")
     return f"{scheme}://{rest}"
 

@@ -1,0 +1,52 @@
+"""What Ray makes of the graph: its operators, and their order."""
+
+import contextlib
+import io
+
+import pytest
+import ray
+from ray.data import DataContext
+
+from zsic.core.spec import DecodeSpec, ExecutionSpec, make_spec
+from zsic.pipeline.capacity import Node, Workload, lay_out
+from zsic.pipeline.graph import build, set_context
+from zsic.pipeline.stages import Decode
+from zsic.storage.slices import Slice
+from zsic.storage.store import open_store
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.mark.parametrize(("cpus", "gpus"), [(1, 0), (2, 0), (8, 0), (8, 2)])
+def test_decode_and_encoder_stay_apart(cluster_address: str, cpus: int, gpus: int) -> None:
+    from zsic.core.preprocess import Geometry
+
+    execution = ExecutionSpec(num_gpus=1 if gpus else 0)
+    layout = lay_out(execution, DecodeSpec(), [Node(cpus, gpus)], Workload(224, 224, 350_000_000, 10_000))
+    spec = make_spec({"source": "x", "labels": ["a"], "output": "/nowhere"})
+    geometry = Geometry(resize=224, resample="bicubic", crop=(224, 224))
+    decode = Decode(open_store("/nowhere", spec.store), spec, geometry, layout.block_rows, 1, None)  # type: ignore[arg-type]
+    ray.init(address=cluster_address, log_to_driver=False)
+    try:
+        set_context(layout, 224 * 224 * 3, 60)
+        dataset = build([Slice("a", 0, 1), Slice("a", 1, 2)], decode, {}, layout)
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text):
+            dataset.explain()
+    finally:
+        ray.shutdown()
+    physical = text.getvalue().split("Physical Plan (Optimized) --------")[1]
+    assert physical.split() == (
+        "ActorPoolMapOperator[MapBatches(Encode)] +- TaskPoolMapOperator[MapBatches(Decode)] "
+        "+- InputDataBuffer[Input]"
+    ).split()
+
+
+def test_one_yield_is_one_block() -> None:
+    layout = lay_out(ExecutionSpec(), DecodeSpec(), [Node(2)], Workload(64, 64, 8_000_000, 3_000))
+    set_context(layout, 64 * 64 * 3, 60)
+    block_bytes = layout.block_rows * 64 * 64 * 3
+    # A buffer is handed on above the target, and cut only from one and a half times the target on.
+    target = DataContext.get_current().target_max_block_size
+    assert target is not None
+    assert target < block_bytes < 1.5 * target

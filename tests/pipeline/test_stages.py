@@ -1,0 +1,182 @@
+"""The two stages by themselves, in this process: what goes in comes out, in the same places."""
+
+import io
+import json
+import tarfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from jobs import LABELS, assert_same_rows, draw, write_shard
+
+from zsic.core.labels import load_labels
+from zsic.core.outcome import Outcome
+from zsic.core.schema import PIXELS, SOURCE_TOTAL, decoded_schema
+from zsic.core.spec import JobSpec, LabelsSpec, ModelSpec, make_spec
+from zsic.models.checkpoint import resolve
+from zsic.models.encoder import TextEncoder
+from zsic.models.head import Head, compile_head
+from zsic.models.processor import read_geometry
+from zsic.pipeline.sink import to_parquet
+from zsic.pipeline.stages import Decode, Encode
+from zsic.storage.objects import Objects
+from zsic.storage.output import Output
+from zsic.storage.slices import Slice, cut
+from zsic.storage.sources import list_sources
+from zsic.storage.store import open_store
+
+
+class Deaf:
+    """A reporter for nobody."""
+
+    def add_decoded(self, n_rows: int, n_bytes: int, fetch_s: float, decode_s: float) -> None: ...
+    def add_encoded(self, n_images: int, encode_s: float) -> None: ...
+    def add_outcomes(self, outcomes: list[str]) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def head() -> Head:
+    return compile_head(load_labels(LabelsSpec(names=tuple(LABELS))), TextEncoder(resolve(ModelSpec())))
+
+
+def decode(source: object, tmp_path: Path, *, block_rows: int, skip: tuple[tuple[int, int], ...] = ()) -> list[pa.Table]:
+    """The blocks of all slices of a source."""
+    spec = make_spec({"source": source, "labels": LABELS, "output": str(tmp_path / "out")})
+    store = open_store(spec.output.uri, spec.store)
+    output = Output(store)
+    increment = output.next_plan(list_sources(spec.source, Objects(spec.store)))
+    assert increment is not None
+    slices = cut(store, output.read_ledger(increment.plan), images_per_slice=100)
+    if skip:
+        slices = [Slice(slices[0].piece, 0, 1, skip)]
+    stage = Decode(store, spec, read_geometry(resolve(spec.model)), block_rows, 2, Deaf())  # type: ignore[arg-type]
+    return list(stage({"slice": [json.dumps(asdict(each)) for each in slices]}))
+
+
+def encode(block: pa.Table, head: Head, *, batch_size: int = 4, spec: JobSpec | None = None) -> pa.Table:
+    spec = spec or make_spec({"source": "x", "labels": LABELS, "output": "y"})
+    actor = Encode(
+        resolve(ModelSpec()),
+        head,
+        spec,
+        dtype="float32",
+        top_k=3,
+        batch_size=batch_size,
+        n_threads=1,
+        reporter=Deaf(),  # type: ignore[arg-type]
+    )
+    return actor(block)
+
+
+def shard_with_damage(path: Path) -> Path:
+    """A shard of ten in which images 2, 3 and 9 are no pictures."""
+    with tarfile.open(path, "w") as tar:
+        for number in range(10):
+            data = b"" if number in (2, 3, 9) else draw(number)
+            entry = tarfile.TarInfo(f"{number}.png")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return path
+
+
+def test_borders_of_blocks_depend_on_positions_only(tmp_path: Path) -> None:
+    good = decode(str(write_shard(tmp_path / "good.tar", range(10))), tmp_path / "1", block_rows=4)
+    bad = decode(str(shard_with_damage(tmp_path / "bad.tar")), tmp_path / "2", block_rows=4)
+    assert [block.num_rows for block in good] == [block.num_rows for block in bad] == [4, 4, 2]
+    assert [block["id"].to_pylist() for block in good] == [block["id"].to_pylist() for block in bad]
+    assert [block.nbytes > 4 * 64 * 64 * 3 for block in bad[:2]] == [True, True]
+
+
+def test_failed_images_keep_their_place_with_black_pixels(tmp_path: Path) -> None:
+    table = pa.concat_tables(decode(str(shard_with_damage(tmp_path / "s.tar")), tmp_path, block_rows=4))
+    size = read_geometry(resolve(ModelSpec())).size
+    assert table.schema.equals(decoded_schema(*size))
+    assert table["key"].to_pylist() == [f"{number}.png" for number in range(10)]
+    failed = [number for number, outcome in enumerate(table["outcome"].to_pylist()) if outcome != "ok"]
+    assert failed == [2, 3, 9]
+    for number, pixels in enumerate(table[PIXELS].to_pylist()):
+        assert len(pixels) == size[0] * size[1] * 3
+        assert any(pixels) == (number not in failed)
+    assert table["width"].to_pylist()[2] is None
+
+
+def test_only_the_last_row_of_a_source_tells_its_total(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number, n in enumerate((3, 5)):
+        write_shard(tmp_path / "in" / f"{number}.tar", range(n))
+    (tmp_path / "in" / "loose.png").write_bytes(draw(1))
+    table = pa.concat_tables(decode(str(tmp_path / "in"), tmp_path, block_rows=100))
+    assert table[SOURCE_TOTAL].to_pylist() == [None, None, 3, None, None, None, None, 5, 1]
+
+
+def test_what_exists_is_skipped_and_ids_stay(tmp_path: Path) -> None:
+    source = str(write_shard(tmp_path / "s.tar", range(10)))
+    table = pa.concat_tables(decode(source, tmp_path, block_rows=4, skip=((0, 3), (5, 6), (9, 10))))
+    assert table["id"].to_pylist() == [3, 4, 6, 7, 8]
+    # The last row exists already, in the part that told the total.
+    assert table[SOURCE_TOTAL].null_count == 5
+
+
+def test_encoder_keeps_rows_and_answers_the_good_ones(tmp_path: Path, head: Head) -> None:
+    block = pa.concat_tables(decode(str(shard_with_damage(tmp_path / "s.tar")), tmp_path, block_rows=100))
+    table = encode(block, head)
+    for name in ("id", "uri", "key", "outcome", "detail", "width", "height", SOURCE_TOTAL):
+        assert table[name].to_pylist() == block[name].to_pylist()
+    for row in table.to_pylist():
+        if row["outcome"] == Outcome.OK:
+            scores = [each["score"] for each in row["predictions"]]
+            assert scores == sorted(scores, reverse=True)
+            assert len(scores) == 3
+            assert (row["label"], row["score"]) == (row["predictions"][0]["label"], scores[0])
+        else:
+            assert row["label"] is row["score"] is row["predictions"] is None
+
+
+def test_scores_do_not_depend_on_the_company(tmp_path: Path, head: Head) -> None:
+    (block,) = decode(str(write_shard(tmp_path / "s.tar", range(11))), tmp_path, block_rows=100)
+    whole = encode(block, head)
+    alone = pa.concat_tables([encode(block.slice(number, 1), head) for number in range(11)])
+    assert_same_rows(alone, whole)
+
+
+def test_image_that_breaks_the_tower_becomes_a_row(tmp_path: Path, head: Head) -> None:
+    import torch
+
+    (block,) = decode(str(write_shard(tmp_path / "s.tar", range(6))), tmp_path, block_rows=100)
+    spec = make_spec({"source": "x", "labels": LABELS, "output": "y"})
+    actor = Encode(
+        resolve(ModelSpec()), head, spec, dtype="float32", top_k=2, batch_size=4, n_threads=1, reporter=Deaf()  # type: ignore[arg-type]
+    )
+    undisturbed = actor(block)
+    encode_images = actor._encoder.encode
+
+    def broken(pixels_BHW3: np.ndarray) -> torch.Tensor:
+        image_BD = encode_images(pixels_BHW3).clone()
+        if np.array_equal(pixels_BHW3[1], second):
+            image_BD[1] = float("nan")
+        return image_BD
+
+    second = np.frombuffer(block[PIXELS].to_pylist()[1], np.uint8).reshape(*actor._encoder.geometry.size, 3)
+    actor._encoder.encode = broken  # type: ignore[method-assign]
+    table = actor(block)
+    assert table["outcome"].to_pylist() == ["ok", "not_finite", "ok", "ok", "ok", "ok"]
+    keep = [0, 2, 3, 4, 5]
+    assert table.take(keep).equals(undisturbed.take(keep))
+
+
+def test_part_is_one_row_group_and_tells_the_totals(tmp_path: Path, head: Head) -> None:
+    import pyarrow.parquet as pq
+
+    from zsic.core.schema import read_metadata
+
+    blocks = decode(str(write_shard(tmp_path / "s.tar", range(10))), tmp_path, block_rows=4)
+    table = pa.concat_tables([encode(block, head) for block in blocks])
+    file = pq.ParquetFile(io.BytesIO(to_parquet(table, {"fingerprint": "abc"})))
+    assert file.metadata.num_row_groups == 1
+    assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+    assert read_metadata(file.schema_arrow, "source_totals") == {"0": 10}
+    assert read_metadata(file.schema_arrow, "fingerprint") == "abc"
+    assert SOURCE_TOTAL not in file.schema_arrow.names
+    assert file.read()["predictions"].to_pylist() == table["predictions"].to_pylist()

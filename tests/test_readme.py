@@ -1,0 +1,101 @@
+"""The README's commands run as they stand, and its claims are those of the code."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import pytest
+import yaml
+from jobs import draw, write_shard
+
+from zsic.core.outcome import Outcome
+from zsic.core.schema import output_schema
+from zsic.core.spec import make_spec
+from zsic.models.families import FAMILIES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = (line.split("   #")[0].strip() for block in blocks("bash") for line in block.splitlines())
+    return [shlex.split(line) for line in lines if line and not line.startswith("#")]
+
+
+def test_first_screen_sells_before_it_shows_code() -> None:
+    assert README.splitlines().index("```bash") <= 15
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {words[1] for words in commands() if words[0] == "make"}
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE)
+
+
+def test_every_outcome_family_and_column_is_named() -> None:
+    for outcome in Outcome:
+        assert f"`{outcome}`" in README
+    for family in FAMILIES:
+        assert f"`{family}`" in README
+    for name in output_schema(embedding_dim=8).names:
+        assert f"`{name}`" in README
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Path:
+    """What the commands of the README need to be there, and no more."""
+    folder = tmp_path_factory.mktemp("readme")
+    client = boto3.client("s3", endpoint_url=s3_server)
+    client.create_bucket(Bucket="lake")
+    for number in range(2):
+        shard = write_shard(folder / "shard.tar", range(number * 10, number * 10 + 10))
+        client.put_object(Bucket="lake", Key=f"photos/photos-{number:05d}.tar", Body=shard.read_bytes())
+    (folder / "labels.txt").write_text("red circle\nblue square\ngreen star\n")
+    (folder / "photo.jpg").write_bytes(draw(0))
+    (folder / "job.yaml").write_text(blocks("yaml")[0])
+    (folder / "zsic").symlink_to(ROOT / "zsic")
+    return folder
+
+
+@pytest.mark.ray
+def test_commands_run_as_they_stand(workplace: Path, s3_server: str) -> None:
+    environment = {**os.environ, "AWS_ENDPOINT_URL": s3_server, "PYTHONPATH": ""}
+    ours = [words[1:] for words in commands() if words[0] == "zsic"]
+    # `make demo` comes first in the README; here with fewer pictures.
+    for arguments in [["demo", "--images", "60"], *ours]:
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / "zsic"), *arguments],
+            cwd=workplace,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+        assert done.stdout
+    assert (workplace / "labelled-again").is_dir()
+
+
+def test_spec_of_the_readme_is_valid() -> None:
+    for block in blocks("yaml"):
+        make_spec(yaml.safe_load(block))
+
+
+def test_python_of_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    code = "\n".join(line for line in blocks("python")[0].splitlines() if "zsic.run" not in line)
+    names: dict[str, object] = {}
+    exec(code, names)
+    answers = names["classifier"].predict("photo.jpg")  # type: ignore[attr-defined]
+    assert {"score", "label"} == set(answers[0])

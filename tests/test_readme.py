@@ -10,7 +10,7 @@ from pathlib import Path
 import boto3
 import pytest
 import yaml
-from jobs import draw, write_shard
+from runs import draw, write_shard
 
 from zsic.core.outcome import Outcome
 from zsic.core.schema import output_schema

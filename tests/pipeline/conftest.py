@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from jobs import LABELS
+from runs import LABELS
 
 from zsic.core.spec import JobSpec, make_spec
 

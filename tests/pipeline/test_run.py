@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from jobs import LABELS, assert_same_rows, cut_last_snapshot, draw, leftovers, read_table, write_shard
+from runs import LABELS, assert_same_rows, cut_last_snapshot, draw, leftovers, read_table, write_shard
 
 from zsic.core.errors import MismatchError, ModelError, SourceError
 from zsic.core.spec import JobSpec
@@ -137,9 +137,7 @@ def test_an_interrupted_run_is_resumed_without_doing_a_row_twice(spec_for: SpecF
     assert_same_rows(read_table(out), whole)
 
 
-def test_s3_gives_the_rows_of_the_disk(
-    spec_for: SpecFor, tmp_path: Path, s3_bucket: tuple[str, str]
-) -> None:
+def test_s3_gives_the_rows_of_the_disk(spec_for: SpecFor, tmp_path: Path, s3_bucket: tuple[str, str]) -> None:
     import boto3
 
     endpoint, bucket = s3_bucket

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from jobs import LABELS, assert_same_rows, draw, write_shard
+from runs import LABELS, assert_same_rows, draw, write_shard
 
 from zsic.core.labels import load_labels
 from zsic.core.outcome import Outcome
@@ -41,7 +41,9 @@ def head() -> Head:
     return compile_head(load_labels(LabelsSpec(names=tuple(LABELS))), TextEncoder(resolve(ModelSpec())))
 
 
-def decode(source: object, tmp_path: Path, *, block_rows: int, skip: tuple[tuple[int, int], ...] = ()) -> list[pa.Table]:
+def decode(
+    source: object, tmp_path: Path, *, block_rows: int, skip: tuple[tuple[int, int], ...] = ()
+) -> list[pa.Table]:
     """The blocks of all slices of a source."""
     spec = make_spec({"source": source, "labels": LABELS, "output": str(tmp_path / "out")})
     store = open_store(spec.output.uri, spec.store)
@@ -147,7 +149,14 @@ def test_image_that_breaks_the_tower_becomes_a_row(tmp_path: Path, head: Head) -
     (block,) = decode(str(write_shard(tmp_path / "s.tar", range(6))), tmp_path, block_rows=100)
     spec = make_spec({"source": "x", "labels": LABELS, "output": "y"})
     actor = Encode(
-        resolve(ModelSpec()), head, spec, dtype="float32", top_k=2, batch_size=4, n_threads=1, reporter=Deaf()  # type: ignore[arg-type]
+        resolve(ModelSpec()),
+        head,
+        spec,
+        dtype="float32",
+        top_k=2,
+        batch_size=4,
+        n_threads=1,
+        reporter=Deaf(),  # type: ignore[arg-type]
     )
     undisturbed = actor(block)
     encode_images = actor._encoder.encode

@@ -372,3 +372,13 @@ def test_real_shards_are_listed_by_their_ending(tmp_path: Path) -> None:
         pass
     [row] = list_rows(StoreSpec(), str(tmp_path / "*.tar"))
     assert row["kind"] == "tar"
+
+
+def test_the_jobs_own_output_is_no_source_of_it(place: Place) -> None:
+    for name in ("a.jpg", "out/part-1.parquet", "out/_zsic/job.json", "out/thumb.jpg", "outside.jpg"):
+        place.put(name)
+    batches = list_sources(SourceSpec(uris=(place.uri,)), Objects(place.store), excluding=place.at("out"))
+    names = [row["uri"].removeprefix(place.at("")) for batch in batches for row in batch.to_pylist()]
+    assert names == ["a.jpg", "outside.jpg"]
+    with pytest.raises(SourceError):
+        list(list_sources(SourceSpec(uris=(place.at("out"),)), Objects(place.store), excluding=place.at("out")))

@@ -1,71 +1,85 @@
 """`zsic demo`: the whole job on pictures that it draws itself."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from zsic.console.job import run_job
 from zsic.console.words import count, err, out, show_table
-from zsic.core.spec import JobSpec
+from zsic.core.spec import make_spec
 
 IMAGES_PER_SHARD = 500
 N_BROKEN = 6
+N_ROWS_SHOWN = 8
 
 
 def demo(folder: Path, n_images: int, seed: int) -> None:
     """Draw, classify, evaluate, and show rows of the table."""
-    import pyarrow.parquet as pq
+    from zsic.demo.label_sets import labels
+    from zsic.demo.shards import TRUTH_NAME, write_shards
 
-    from zsic.console.inspect import evaluate
-    from zsic.console.job import run_job
-    from zsic.demo.shards import labels, write_shards
-
-    shards, table = folder / "shards", folder / "table"
-    truth = shards / "truth.csv"
+    shards, table, names = folder / "shards", folder / "table", folder / "labels.txt"
+    truth = shards / TRUTH_NAME
     if truth.exists():
-        err.print(f"pictures are in {shards} already", style="dim")
+        err.print(f"pictures are in {shards} already", style="dim", markup=False)
     else:
-        err.print(f"drawing {count(n_images)} pictures into {shards} ...", style="dim")
+        err.print(f"drawing {count(n_images)} pictures into {shards} ...", style="dim", markup=False)
         write_shards(shards, n_images, seed, images_per_shard=IMAGES_PER_SHARD, n_broken=N_BROKEN)
-    names = labels()
-    file = folder / "labels.txt"
-    file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    names.write_text("".join(f"{name}\n" for name in labels()), encoding="utf-8")
 
-    out.print(f"$ zsic classify '{shards}/*.tar' --labels {file} --output {table}", style="bold", markup=False)
-    run_job(
-        JobSpec.model_validate(
-            {"source": f"{shards}/*.tar", "labels": str(file), "output": str(table), "model": "demo"}
-        )
-    )
-    parts = sorted(table.glob("*.parquet"))
-    columns = ["key", "outcome", "label", "score", "predictions"]
-    rows = pq.read_table(parts[0], columns=columns).slice(0, 8).to_pylist()
-    out.print()
-    out.print(
-        f"$ duckdb -c \"select key, outcome, label, score from '{table}/*.parquet' limit 8\"",
-        style="bold",
-        markup=False,
-    )
+    _say(f"zsic classify '{shards}/*.tar' --labels {names} --output {table}")
+    run_job(make_spec({"source": f"{shards}/*.tar", "labels": str(names), "output": str(table)}))
+
+    _say(f"duckdb -c \"select key, outcome, label, score, predictions from '{table}/*.parquet' limit {N_ROWS_SHOWN}\"")
     show_table(
-        ["key", "outcome", "label", "score", "second", "score"],
-        [
-            (
-                row["key"],
-                row["outcome"],
-                row["label"],
-                row["score"],
-                *(_second(row["predictions"])),
-            )
-            for row in rows
-        ],
+        ["key", "outcome", "label", "score", "next best", "score"],
+        [_as_cells(row) for row in _first_rows(table)],
         right=(3, 5),
     )
+
+    _say(f"zsic evaluate {table} --truth {truth}")
+    show_table(["", "images", "top-1 (95 % interval)", "top-5"], _accuracies(folder, table, truth), right=(1,))
     out.print()
-    out.print(f"$ zsic evaluate {table} --truth {truth}", style="bold", markup=False)
-    evaluate(str(table), str(truth), None, as_json=False)
-    out.print()
-    out.print(
-        f"pictures: {shards}   table: {table}/*.parquet   run the command again: nothing is done twice",
-        markup=False,
-    )
+    out.print(f"{len(labels())} labels, such as {', '.join(labels()[:3])}; no picture or caption of the held-out pairs")
+    out.print("was in the model's training.  Run it again: nothing is done twice.")
 
 
-def _second(predictions: list[dict[str, object]] | None) -> tuple[object, object]:
-    return (predictions[1]["label"], predictions[1]["score"]) if predictions and len(predictions) > 1 else (None, None)
+def _say(command: str) -> None:
+    out.print()
+    out.print(f"$ {command}", style="bold", markup=False)
+
+
+def _first_rows(table: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    columns = ["key", "outcome", "label", "score", "predictions"]
+    rows: list[dict[str, Any]] = pq.read_table(min(table.glob("*.parquet")), columns=columns).to_pylist()
+    failed = [row for row in rows if row["outcome"] != "ok"]
+    return [*rows[: N_ROWS_SHOWN - 1], *failed[:1]]
+
+
+def _as_cells(row: dict[str, Any]) -> Sequence[object]:
+    second = row["predictions"][1] if row["predictions"] else {"label": None, "score": None}
+    return (row["key"], row["outcome"], row["label"], row["score"], second["label"], second["score"])
+
+
+def _accuracies(folder: Path, table: Path, truth: Path) -> list[Sequence[object]]:
+    """Accuracy on all pictures, on pairs of shape and colour that training saw, and on those it did not."""
+    import pyarrow.csv as csv
+
+    from zsic.evaluate import evaluate, load_truth
+
+    rows: list[Sequence[object]] = []
+    whole = csv.read_csv(truth)
+    held_out = [str(value).lower() == "true" for value in whole["held_out"].to_pylist()]
+    for name, picked in (
+        ("all pictures", [True] * len(held_out)),
+        ("pairs of shape and colour seen in training", [not each for each in held_out]),
+        ("pairs held out of training", held_out),
+    ):
+        part = folder / f"truth-{name.split()[0]}-{name.split()[1]}.csv"
+        csv.write_csv(whole.filter(picked), part)
+        evaluation = evaluate(f"{table}/*.parquet", load_truth(str(part)))
+        rows.append((name, count(evaluation.n_matched), evaluation.top1, evaluation.topk))
+        part.unlink()
+    return rows

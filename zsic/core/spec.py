@@ -35,7 +35,7 @@ class StoreSpec(_Spec):
     s3_anonymous: bool = False
     """Read public buckets without credentials."""
     timeout_s: float = Field(default=30.0, gt=0)
-    """Longest silence of the store before a request is tried again."""
+    """Longest silence of the store before a request is tried again; so is one that brings less than 16 KiB/s."""
     attempts: int = Field(default=8, ge=1)
     """Tries of one read before its image becomes `unreachable`."""
     allow_schemes: Strings = ("file", "s3")
@@ -49,7 +49,7 @@ class SourceSpec(_Spec):
     """Directories, globs, brace ranges, prefixes, `.tar` shards, Parquet files, manifests; any fsspec URL."""
     format: Literal["auto", "images", "tar", "parquet", "manifest"] = "auto"
     """What the objects are.  `auto` goes by the ending: `.tar`; `.parquet` (an image column, else a `uri` column);
-    `.csv` and `.jsonl` are manifests; all else is taken for an image."""
+    `.csv` and `.jsonl` that are named or globbed are manifests; all else is taken for an image."""
     image_column: str | None = None
     """Parquet column with the image bytes or HF's `{bytes, path}`; None finds the only one there is."""
     uri_column: str = "uri"

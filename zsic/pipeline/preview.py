@@ -59,7 +59,7 @@ def preview(spec: JobSpec) -> Preview:
         ledger = job.output.read_ledger(plan)
         pending, n_listed, n_changed, n_rows = estimate_pending(job.output.store, ledger), 0, 0, ledger.n_rows
     else:
-        new = job.output.split_new(list_sources(spec.source, job.objects))
+        new = job.output.split_new(list_sources(spec.source, job.objects, excluding=job.output.store.uri))
         n_images = n_bytes = 0
         exact = True
         for batch in new:

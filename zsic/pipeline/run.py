@@ -48,7 +48,7 @@ def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
     clock.lap("prepare")
 
     watch.on_step("listing the source")
-    increment = job.output.next_plan(list_sources(spec.source, job.objects))
+    increment = job.output.next_plan(list_sources(spec.source, job.objects, excluding=job.output.store.uri))
     clock.lap("list")
     if increment is None:
         return RunSummary(job.output.store.uri, owner, "unchanged", seconds=clock.laps)

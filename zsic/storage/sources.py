@@ -56,16 +56,17 @@ class _Cover:
     holds: Callable[[str], bool]
 
 
-def list_sources(spec: SourceSpec, objects: Objects) -> Iterator[pa.RecordBatch]:
+def list_sources(spec: SourceSpec, objects: Objects, *, excluding: str | None = None) -> Iterator[pa.RecordBatch]:
     """List all sources in batches of at most 10,000 rows of `SOURCE_SCHEMA`; holds one batch and one page.
 
     Each spelling of `source.uris` is, in this order: an object or folder of exactly that name; braces to
     expand; a glob (of objects, not of folders); in an object store, how keys begin.  What an earlier spelling
-    covers is left out; rows of manifests are never compared.  Raises `SourceError` for a spelling that
+    covers is left out; rows of manifests are never compared.  What lies below the folder or prefix `excluding`, the
+    job's own output, is no source of it.  Raises `SourceError` for a spelling that
     matches nothing and `SpecError` for columns that are not there.
     """
     rows: list[Source] = []
-    for source in _Listing(spec, objects).read():
+    for source in _Listing(spec, objects, excluding).read():
         rows.append(source)
         if len(rows) == BATCH_ROWS:
             yield _to_batch(rows)
@@ -83,9 +84,10 @@ def _to_batch(rows: list[Source]) -> pa.RecordBatch:
 class _Listing:
     """One reading of all spellings, in order."""
 
-    def __init__(self, spec: SourceSpec, objects: Objects) -> None:
+    def __init__(self, spec: SourceSpec, objects: Objects, excluding: str | None) -> None:
         self._spec = spec
         self._objects = objects
+        self._excluded = None if excluding is None else _canonical(excluding).rstrip("/") + "/"
         self._covers: list[_Cover] = []
         self._named: set[str] = set()
         self._parquet: str | None = None
@@ -95,6 +97,8 @@ class _Listing:
             n_found = n_sources = 0
             self._parquet = None
             for found in self._expand(spelled):
+                if self._excluded is not None and found.info.uri.startswith(self._excluded):
+                    continue
                 n_found += 1
                 n_sources += found.kind is not None
                 if found.kind is not None and found.is_new:

@@ -176,6 +176,7 @@ class S3Store:
                     "retries": {"mode": "standard", "max_attempts": self._spec.attempts},
                 },
             )
+            self._files.retries = 1  # over botocore's; they would multiply
         return self._files
 
     def _call(self, method: str, **arguments: Any) -> Any:

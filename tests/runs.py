@@ -61,10 +61,7 @@ def leftovers(folder: Path) -> list[str]:
     return [
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file()
-        and path.parent != folder
-        and path.parent.name not in known
-        and path.name != "job.json"
+        if path.is_file() and path.parent != folder and path.parent.name not in known and path.name != "job.json"
     ]
 
 

@@ -15,7 +15,7 @@ from zsic.core.spec import JobSpec
 from zsic.models.classifier import Classifier
 from zsic.pipeline.run import run
 from zsic.pipeline.watch import Progress, Watch
-from zsic.storage.slices import Pending
+from zsic.storage.pending import Pending
 
 pytestmark = pytest.mark.ray
 

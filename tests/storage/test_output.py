@@ -16,8 +16,9 @@ from zsic.core.spec import StoreSpec
 from zsic.storage import plan as plan_module
 from zsic.storage.ledger import Ledger, merge_runs
 from zsic.storage.output import Output
+from zsic.storage.pending import count_pending
 from zsic.storage.plan import SOURCE_COLUMNS, Plan, read_sources
-from zsic.storage.slices import cut, estimate_pending
+from zsic.storage.slices import cut
 from zsic.storage.snapshot import find_differences, read_snapshots
 from zsic.storage.store import Store, open_store
 
@@ -237,5 +238,8 @@ def test_plan_over_several_pieces_streams_and_slices(
     assert sorted(covered) == wanted
     assert all(each.stop - each.start <= 8 for each in slices)
     assert [each.skip for each in slices if each.skip] == [((1, 2),)]
-    pending = estimate_pending(store, ledger)
-    assert (pending.n_images, pending.exact, pending.n_bytes) == (35 + 15, False, 35_000 + 1_500_000)
+    counted = count_pending(store, ledger)
+    assert (counted.n_loose, counted.n_loose_bytes) == (35, 35_000)
+    assert (counted.n_shards, counted.n_shard_bytes) == (2, 1_500_000)
+    assert counted.first_shard is not None
+    assert counted.first_shard.uri == "/a.tar"

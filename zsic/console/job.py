@@ -12,7 +12,7 @@ from zsic.console.words import count, duration, err, out, show_table, size
 from zsic.core.spec import JobSpec
 from zsic.core.terminal import printable
 from zsic.pipeline.watch import Progress, Watch
-from zsic.storage.slices import Pending
+from zsic.storage.pending import Pending
 
 if TYPE_CHECKING:
     from zsic.pipeline.preview import Preview

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from zsic.core.spec import ExecutionSpec, JobSpec
 from zsic.pipeline.capacity import Layout, Node, lay_out
@@ -15,8 +13,9 @@ from zsic.pipeline.cluster import available_cpus, connect, read_nodes
 from zsic.pipeline.job import Job, prepare
 from zsic.pipeline.run import measure_workload
 from zsic.pipeline.summary import last_rate
+from zsic.storage.pending import Pending, PendingCount, count_pending
 from zsic.storage.rows import read_sources_rows
-from zsic.storage.slices import BYTES_PER_IMAGE, Pending, estimate_pending
+from zsic.storage.sample import Source
 from zsic.storage.sources import list_sources
 
 N_SAMPLED = 32
@@ -54,30 +53,16 @@ def preview(spec: JobSpec) -> Preview:
     job = prepare(spec)
     job.output.check(job.fields)
     plan = job.output.open_plan()
-    sample: pa.Table | None = None
     if plan is not None:
         ledger = job.output.read_ledger(plan)
-        pending, n_listed, n_changed, n_rows = estimate_pending(job.output.store, ledger), 0, 0, ledger.n_rows
+        counted, n_listed, n_changed, n_rows = count_pending(job.output.store, ledger), 0, 0, ledger.n_rows
     else:
         new = job.output.split_new(list_sources(spec.source, job.objects, excluding=job.output.store.uri))
-        n_images = n_bytes = 0
-        exact = True
+        counted = PendingCount()
         for batch in new:
-            if sample is None:
-                sample = pa.Table.from_batches([batch]).slice(0, N_SAMPLED)
-            loose = pc.equal(batch["kind"], "image")
-            sizes = pc.fill_null(batch["size"], 0)
-            n_shards = batch.num_rows - pc.sum(loose).as_py()
-            shard_bytes = pc.sum(sizes.filter(pc.invert(loose))).as_py() or 0
-            n_images += batch.num_rows - n_shards + max(shard_bytes // BYTES_PER_IMAGE, n_shards)
-            n_bytes += pc.sum(sizes).as_py() or 0
-            exact = exact and not n_shards
-        pending, n_listed, n_changed, n_rows = (
-            Pending(n_images, exact, n_bytes),
-            new.n_listed,
-            new.n_changed,
-            0,
-        )
+            counted.add(batch)
+        n_listed, n_changed, n_rows = new.n_listed, new.n_changed, 0
+    pending = counted.estimate(job.objects, spec)
     nodes = _nodes(spec.execution)
     layout = lay_out(
         spec.execution,
@@ -89,8 +74,8 @@ def preview(spec: JobSpec) -> Preview:
     rate, rate_from = layout.images_per_s, "the model's size; within a factor of three"
     if last_rate(job.output.store) is not None:
         rate_from = "the last run into this output"
-    elif sample is not None and not spec.execution.num_gpus and pending.n_images:
-        measured = _measure(job, sample, sum(node.cpus for node in nodes))
+    elif pending.n_images and not spec.execution.num_gpus:
+        measured = _measure(job, counted.first_sources, sum(node.cpus for node in nodes))
         if measured is not None:
             rate, rate_from = measured, f"{N_SAMPLED} images of the source, decoded and encoded just now"
     return Preview(job, plan is not None, n_listed, n_changed, n_rows, pending, layout, tuple(nodes), rate, rate_from)
@@ -112,7 +97,7 @@ def _nodes(execution: ExecutionSpec) -> list[Node]:
     ]
 
 
-def _measure(job: Job, sources: pa.Table, cpus: float) -> float | None:
+def _measure(job: Job, sources: list[Source], cpus: float) -> float | None:
     """Images/s that `cpus` cores would do, from the CPU time of some images in this process."""
     from zsic.core.decode import DecodeError
     from zsic.core.preprocess import prepare as decode
@@ -142,7 +127,7 @@ def _measure(job: Job, sources: pa.Table, cpus: float) -> float | None:
     return cpus * n / (decode_s + encode_s)
 
 
-def _sample(job: Job, sources: pa.Table) -> Iterator[bytes]:
-    for row in read_sources_rows(sources, job.objects, job.spec):
+def _sample(job: Job, sources: list[Source]) -> Iterator[bytes]:
+    for row in read_sources_rows(list(enumerate(sources)), job.objects, job.spec):
         if row.data is not None:
             yield row.data

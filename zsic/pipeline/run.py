@@ -29,7 +29,8 @@ from zsic.pipeline.summary import RunSummary, last_rate, record_summary
 from zsic.pipeline.watch import Progress, Watch
 from zsic.storage.ledger import Ledger
 from zsic.storage.output import Increment
-from zsic.storage.slices import Pending, cut, estimate_pending
+from zsic.storage.pending import Pending, count_pending
+from zsic.storage.slices import cut
 from zsic.storage.sources import list_sources
 
 _log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
 def _classify(job: Job, increment: Increment, ledger: Ledger, watch: Watch, clock: "_Clock") -> Progress:
     """Run the pipeline over what is pending; returns the sums of all workers."""
     spec = job.spec
-    pending = estimate_pending(job.output.store, ledger)
+    pending = count_pending(job.output.store, ledger).estimate(job.objects, spec)
     watch.on_step("starting Ray" if spec.execution.address is None else "connecting to Ray")
     with ThreadPoolExecutor(1) as background:
         # Starting Ray takes seconds and so does the text tower; neither needs the other.

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from zsic.storage.slices import Pending
+from zsic.storage.pending import Pending
 
 
 @dataclass

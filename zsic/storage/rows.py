@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
-import pyarrow as pa
-
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.schema import INDEX_BITS
 from zsic.core.spec import JobSpec
@@ -40,25 +38,25 @@ class RawRow:
 
 def read_rows(store: Store, objects: Objects, spec: JobSpec, piece: Slice) -> Iterator[RawRow]:
     """Read the rows of a slice in order of id, those left out that it says to skip."""
-    sources = read_sources(store, piece.piece, piece.start, piece.stop)
+    rows = read_sources(store, piece.piece, piece.start, piece.stop).to_pylist()
+    sources = [(row.pop("ordinal"), Source(**row)) for row in rows]
     return read_sources_rows(sources, objects, spec, piece.skip)
 
 
-def read_sources_rows(sources: pa.Table, objects: Objects, spec: JobSpec, skip: Runs = ()) -> Iterator[RawRow]:
-    """Read the rows of listed sources; loose images many at a time, shards one after the other."""
-    rows = sources.to_pylist()
-    ordinals = [row.pop("ordinal", at) for at, row in enumerate(rows)]
-    listed = [Source(**row) for row in rows]
-    if all(source.kind == "image" for source in listed):
-        yield from _read_loose(ordinals, listed, objects, spec)
+def read_sources_rows(
+    sources: list[tuple[int, Source]], objects: Objects, spec: JobSpec, skip: Runs = ()
+) -> Iterator[RawRow]:
+    """Read the rows of sources, given with their ordinals; loose images many at a time, shards one after the other."""
+    if all(source.kind == "image" for _, source in sources):
+        yield from _read_loose(sources, objects, spec)
         return
-    for ordinal, source in zip(ordinals, listed, strict=True):
+    for ordinal, source in sources:
         yield from _read_one(ordinal, source, objects, spec, skip)
 
 
-def _read_loose(ordinals: list[int], sources: list[Source], objects: Objects, spec: JobSpec) -> Iterator[RawRow]:
-    answers = objects.read_many((source.info for source in sources), max_bytes=spec.decode.max_bytes)
-    for ordinal, source, answer in zip(ordinals, sources, answers, strict=True):
+def _read_loose(sources: list[tuple[int, Source]], objects: Objects, spec: JobSpec) -> Iterator[RawRow]:
+    answers = objects.read_many((source.info for _, source in sources), max_bytes=spec.decode.max_bytes)
+    for (ordinal, source), answer in zip(sources, answers, strict=True):
         data, failure = (None, answer) if isinstance(answer, Failure) else (answer, None)
         yield RawRow(ordinal << INDEX_BITS, source.uri, None, data, failure, source.columns, source_total=1)
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow.compute as pc
 
 from zsic.storage.ledger import Ledger, Runs
@@ -12,8 +11,6 @@ from zsic.storage.store import Store
 
 MAX_SLICES = 100_000
 """The driver holds one small record a slice; more would make it slow."""
-MAX_IMAGES = 1_000
-"""Loose images of one slice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,41 +24,6 @@ class Slice:
     start: int
     stop: int
     skip: Runs = ()
-
-
-BYTES_PER_IMAGE = 100_000
-"""A guess for shards, whose images are counted when they are read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """What is left to do of a plan."""
-
-    n_images: int
-    exact: bool
-    """Whether `n_images` is a count; with shards it is a guess from their bytes."""
-    n_bytes: int
-
-
-def estimate_pending(store: Store, ledger: Ledger) -> Pending:
-    """How much of a plan is pending; streams over its pieces."""
-    n_loose = n_loose_bytes = n_shard_bytes = n_shards = position = 0
-    for piece in ledger.plan.pieces:
-        table = read_piece(store, piece, ["kind", "size"])
-        loose_N = pc.equal(table["kind"], "image").to_numpy()
-        size_N = pc.fill_null(table["size"], 0).to_numpy()
-        pending_N = np.array(
-            [at - position for at, _ in ledger.pending(position, position + piece.n_sources)], np.int64
-        )
-        loose = pending_N[loose_N[pending_N]]
-        shards = pending_N[~loose_N[pending_N]]
-        n_loose += len(loose)
-        n_shards += len(shards)
-        n_loose_bytes += int(size_N[loose].sum())
-        n_shard_bytes += int(size_N[shards].sum())
-        position += piece.n_sources
-    n_images = n_loose + max(n_shard_bytes // BYTES_PER_IMAGE, n_shards)
-    return Pending(n_images, exact=not n_shards, n_bytes=n_loose_bytes + n_shard_bytes)
 
 
 def cut(store: Store, ledger: Ledger, *, images_per_slice: int) -> list[Slice]:

@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from checkpoints import pictures, tiny_checkpoints
 from runs import LABELS
 
 from zsic.core.spec import JobSpec, make_spec
+
+__all__ = ["pictures", "tiny_checkpoints"]
 
 
 @pytest.fixture(scope="session")

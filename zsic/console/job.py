@@ -39,6 +39,8 @@ class View(Watch):
         self._pending: Pending | None = None
         self._bar: Bar | None = None
         self._task = TaskID(0)
+        self._first: tuple[int, float] | None = None
+        """Images done, and seconds since the start, when the first were told."""
         self._started = self._told = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -87,7 +89,11 @@ class View(Watch):
         total = self._total(progress)
         if not done or total is None:
             return "starting workers" if not progress.n_decoded else "decoding"
-        rate = done / seconds
+        if self._first is None:
+            self._first = (done, seconds)
+        # Until workers stand nothing is done, and the rate since then is what the rest will have.
+        since, n_since = seconds - self._first[1], done - self._first[0]
+        rate = n_since / since if n_since else done / seconds
         about = "" if self._pending and self._pending.exact else "~"
         left = f"{duration((total - done) / rate)} left" if total > done else "nearly done"
         failed = f", {count(progress.n_failed)} failed" if progress.n_failed else ""

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zsic.demo.captions import Claim, caption, carrier, phrase
-from zsic.demo.scene import ATTRIBUTES, TRAINING_PAIRS, Scene
+from zsic.demo.scene import ATTRIBUTES, COLOURS, HELD_OUT, SHAPES, TRAINING_PAIRS, Scene
 
 Values_BA = NDArray[np.int8]
 
 _NAMES: Final = tuple(ATTRIBUTES)
+_SHAPE, _COLOUR = _NAMES.index("shape"), _NAMES.index("colour")
+_IS_HELD_OUT: Final = np.array([[(shape, colour) in HELD_OUT for colour in COLOURS] for shape in SHAPES])
 _UNSAID: Final = -1
 _WEIGHTS: Final = {"shape": 3.0, "pattern": 2.0, "count": 2.0}  # 1 for all others; these are hardest to see
 
@@ -29,11 +31,14 @@ _WEIGHTS: Final = {"shape": 3.0, "pattern": 2.0, "count": 2.0}  # 1 for all othe
 class Question:
     """Captions of claims that exclude one another, and which of them is true of which picture.
 
-    A picture may have no true caption here: the question is then not asked of it.
+    A picture may have no true caption here: the question is then not asked of it.  A caption is no choice for a
+    picture when both together would make a held-out pair (``star`` for a purple square): always wrong in training,
+    it would teach that purple things are no stars.
     """
 
     captions: list[str]
     true_BC: NDArray[np.bool_]
+    choice_BC: NDArray[np.bool_]
     weight: float
 
 
@@ -78,8 +83,10 @@ def _ask(claims: Sequence[Claim], values_BA: Values_BA, rng: Random, weight: flo
     else:
         captions = [caption(claim, rng) for claim in claims]
     said_CA = np.array([_said(claim) for claim in claims], dtype=np.int8)
-    agrees_BCA = (said_CA == _UNSAID) | (said_CA == values_BA[:, None, :])
-    return Question(captions, agrees_BCA.all(axis=-1), weight)
+    imagined_BCA = np.where(said_CA == _UNSAID, values_BA[:, None, :], said_CA)
+    true_BC = (imagined_BCA == values_BA[:, None, :]).all(axis=-1)
+    choice_BC = ~_IS_HELD_OUT[imagined_BCA[..., _SHAPE], imagined_BCA[..., _COLOUR]]
+    return Question(captions, true_BC, choice_BC, weight)
 
 
 def _said(claim: Mapping[str, str]) -> list[int]:

@@ -39,6 +39,7 @@ _AVERAGE_STEPS: Final = 300
 _MOST_SCALE: Final = math.log(100)
 _PATCHES_SHARE: Final = 0.5  # of the loss on the mean of the patches, which finds shapes sooner than the class token
 _TEXT_TO_IMAGE_SHARE: Final = 0.3
+_NEVER: Final = -1e4  # finite, since infinity times a share of zero is no number
 _SHIFT_PX: Final = 3
 _TEXT_GROUP: Final = 48
 _CHECKPOINT_S: Final = 300
@@ -221,6 +222,7 @@ def _loss(logits_BC: Tensor, questions: Sequence[Question]) -> Tensor:
 def _choice_loss(logits_BC: Tensor, question: Question) -> Tensor:
     """Cross-entropy of choosing the caption of each picture, and, with less weight, a picture for each caption."""
     true_BC = torch.from_numpy(question.true_BC)
+    logits_BC = logits_BC.masked_fill(torch.from_numpy(~question.choice_BC), _NEVER)
     image_loss_B = logits_BC.logsumexp(1) - logits_BC.masked_fill(~true_BC, -math.inf).logsumexp(1)
     shares_BC = true_BC / true_BC.sum(0).clamp(min=1)
     text_loss_C = -(shares_BC * logits_BC.log_softmax(0)).sum(0)

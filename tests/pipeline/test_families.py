@@ -1,0 +1,51 @@
+"""The job's answers are those of transformers' zero-shot pipeline, for every family, through Ray."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import transformers
+from checkpoints import FAMILIES
+from PIL import Image
+from runs import read_table
+
+from zsic.core.spec import JobSpec
+from zsic.models.classifier import Classifier
+from zsic.pipeline.run import run
+
+pytestmark = pytest.mark.ray
+
+LABELS = ["cat", "a very big Red circle and a small GREEN triangle", "blue", "house"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_job_answers_as_the_pipeline_does(
+    family: str,
+    tiny_checkpoints: dict[str, Path],
+    pictures: dict[str, bytes],
+    spec_for: Callable[..., JobSpec],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, data in pictures.items():
+        (folder / name).write_bytes(data)
+    model = str(tiny_checkpoints[family])
+    run(spec_for(str(folder), model=model, labels=LABELS, decode={"mode": "pil"}))
+    rows = {Path(row["uri"]).name: row for row in read_table(tmp_path / "out").to_pylist()}
+    assert set(rows) == set(pictures)
+
+    images = [Image.open(io.BytesIO(data)) for data in pictures.values()]
+    if family == "tipsv2":
+        # Its image processor needs torchvision; `predict` is compared with a stand-in in tests/models.
+        expected = Classifier(model, LABELS).predict(list(pictures.values()))
+        tolerance = 1e-3
+    else:
+        pipeline = transformers.pipeline("zero-shot-image-classification", model=model, device="cpu")
+        expected = pipeline(images, candidate_labels=LABELS)
+        tolerance = 1e-5
+    for name, answers in zip(pictures, expected, strict=True):
+        got = rows[name]["predictions"]
+        assert [each["label"] for each in got] == [each["label"] for each in answers]
+        assert [each["score"] for each in got] == pytest.approx([each["score"] for each in answers], abs=tolerance)

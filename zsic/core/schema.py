@@ -93,6 +93,8 @@ def read_metadata(schema: pa.Schema, key: str) -> object:
 
 def split_kept(kept: pa.ChunkedArray, names: Sequence[str]) -> list[pa.Array]:
     """Turn the JSON texts of the column `kept` into one string array a kept column."""
+    if not names:
+        return []
     rows = [json.loads(text) if text is not None else {} for text in kept.to_pylist()]
     return [pa.array([_as_text(row.get(name)) for row in rows], pa.string()) for name in names]
 

@@ -21,6 +21,7 @@ import pyarrow as pa
 import ray
 
 from zsic.core.outcome import Failure, Outcome
+from zsic.core.predictions import Answers
 from zsic.core.preprocess import Geometry
 from zsic.core.schema import KEPT, PIXELS, SOURCE_TOTAL, decoded_schema, output_schema, split_kept
 from zsic.core.spec import JobSpec
@@ -184,67 +185,39 @@ class Encode:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Classify the rows of a block whose outcome is ok; order and number of rows stay."""
-        outcomes = block["outcome"].to_pylist()
-        ok_N = np.array([outcome == Outcome.OK for outcome in outcomes], bool)
+        outcomes, details = block["outcome"].to_pylist(), block["detail"].to_pylist()
+        ok_rows = np.flatnonzero(np.array(outcomes) == Outcome.OK)
         pixels_NHW3 = _pixels_of(block, self._encoder.geometry)
-        details = block["detail"].to_pylist()
-        predictions: list[list[dict[str, object]] | None] = [None] * block.num_rows
-        embeddings: list[bytes | None] = [None] * block.num_rows
-
-        ok_rows = np.flatnonzero(ok_N)
+        dim = self._encoder.dim if self._embeddings else None
+        answers = Answers(self._head.labels, block.num_rows, self._top_k, dim)
         for begin in range(0, len(ok_rows), self._batch_size):
-            rows_B = ok_rows[begin : begin + self._batch_size]
             started = time.perf_counter()
-            encoded = self._encode(pixels_NHW3[rows_B])
-            for row, answer, vector in zip(rows_B, *encoded, strict=True):
-                if answer is None:
-                    outcomes[row] = Outcome.NOT_FINITE.value
-                    details[row] = "the image tower returned NaN or infinity"
-                else:
-                    predictions[row], embeddings[row] = answer, vector
+            rows_B = ok_rows[begin : begin + self._batch_size]
+            for row in self._classify(pixels_NHW3, rows_B, answers):
+                outcomes[row] = Outcome.NOT_FINITE.value
+                details[row] = "the image tower returned NaN or infinity"
             self._reporter.add_encoded(len(rows_B), time.perf_counter() - started)
         self._reporter.add_outcomes(outcomes)
 
-        best = [answer[0] if answer else None for answer in predictions]
         columns: dict[str, Any] = {name: block[name] for name in ("id", "uri", "key", "width", "height", SOURCE_TOTAL)}
-        columns |= {
-            "outcome": outcomes,
-            "detail": details,
-            "label": [answer["label"] if answer else None for answer in best],
-            "score": [answer["score"] if answer else None for answer in best],
-            "predictions": predictions,
-            "embedding": embeddings,
-            **dict(zip(self._keep_columns, split_kept(block[KEPT], self._keep_columns), strict=True)),
-        }
+        columns |= {"outcome": outcomes, "detail": details, **answers.columns()}
+        columns |= dict(zip(self._keep_columns, split_kept(block[KEPT], self._keep_columns), strict=True))
         table = pa.table([_as_column(columns[field.name], field.type) for field in self._schema], schema=self._schema)
         if table.num_rows != block.num_rows:
             raise AssertionError(f"{block.num_rows} rows went into the encoder, {table.num_rows} came out")
         return table
 
-    def _encode(
-        self, pixels_BHW3: npt.NDArray[np.uint8]
-    ) -> tuple[list[list[dict[str, object]] | None], list[bytes | None]]:
-        """Answers and float16 embeddings of a batch; None for an image whose embedding is not finite."""
-        image_BD = self._encoder.encode(pixels_BHW3)
-        finite_B = image_BD.isfinite().all(dim=1).tolist()
+    def _classify(
+        self, pixels_NHW3: npt.NDArray[np.uint8], rows_B: npt.NDArray[np.int64], answers: Answers
+    ) -> npt.NDArray[np.int64]:
+        """Enter the answers of some rows of a block; returns those whose embedding is not finite."""
+        image_BD = self._encoder.encode(pixels_NHW3[rows_B])
+        finite_B = image_BD.isfinite().all(dim=1).cpu().numpy()
         top = self._head.rank(image_BD.nan_to_num(), self._top_k)
-        label_BK = top.label_index_BK.tolist()
-        score_BK = top.score_BK.tolist()
-        similarity_BK = top.similarity_BK.tolist()
-        names = self._head.labels
-        answers: list[list[dict[str, object]] | None] = [
-            [
-                {"label": names[label], "score": score, "similarity": similarity}
-                for label, score, similarity in zip(labels, scores, similarities, strict=True)
-            ]
-            if finite
-            else None
-            for finite, labels, scores, similarities in zip(finite_B, label_BK, score_BK, similarity_BK, strict=True)
-        ]
-        if not self._embeddings:
-            return answers, [None] * len(answers)
-        half_BD = image_BD.cpu().numpy().astype("<f2")
-        return answers, [vector.tobytes() for vector in half_BD]
+        arrays = (top.label_index_BK, top.score_BK, top.similarity_BK, image_BD)
+        answers.enter(rows_B[finite_B], *(array.cpu().numpy()[finite_B] for array in arrays))
+        bad: npt.NDArray[np.int64] = rows_B[~finite_B]
+        return bad
 
 
 def _as_column(values: Any, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:

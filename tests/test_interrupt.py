@@ -13,14 +13,14 @@ from runs import LABELS, read_table, write_shard
 pytestmark = pytest.mark.ray
 
 
-def start(folder: Path) -> tuple[subprocess.Popen[str], list[str], Path]:
+def start(folder: Path, n_cpus: int) -> tuple[subprocess.Popen[str], list[str], Path]:
     """Start a job of 60 shards of 50 images, and wait for its first part."""
     first = write_shard(folder / "s-00.tar", range(50))
     for shard in range(1, 60):
         shutil.copy(first, folder / f"s-{shard:02d}.tar")
     out = folder / "out"
     command = [sys.executable, "-m", "zsic", "classify", f"{folder}/*.tar", "--labels", ",".join(LABELS)]
-    command += ["--output", str(out), "--rows-per-part", "100", "--block-rows", "50", "--num-cpus", "2"]
+    command += ["--output", str(out), "--rows-per-part", "100", "--block-rows", "50", "--num-cpus", str(n_cpus)]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -41,10 +41,10 @@ def rays() -> set[Path]:
     return set(Path("/tmp").glob("zsic-*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_with_3_and_cleans_up(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "n_cpus"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
+def test_an_interrupted_run_ends_with_3_and_cleans_up(tmp_path: Path, number: signal.Signals, n_cpus: int) -> None:
     before = rays()
-    process, command, out = start(tmp_path)
+    process, command, out = start(tmp_path, n_cpus)
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 3, stderr

@@ -3,12 +3,16 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zsic.console.words import err, out, show_table
 from zsic.core.errors import DifferenceError, SpecError
 from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec, StoreSpec, parse_labels
 from zsic.core.terminal import printable
 from zsic.storage.store import Store, open_store
+
+if TYPE_CHECKING:
+    from zsic.evaluate.files import Filesystem
 
 SHOWN = 5
 """Predictions of an image in a table; JSON has them all, as the pipeline's answer has."""
@@ -97,7 +101,7 @@ def evaluate(output: str, truth: str, s3_endpoint_url: str | None, *, as_json: b
         raise SpecError(f"{output}: nothing is published there yet; run `zsic classify` to its end first")
     evaluation = compare(
         [f"{store.uri}/{name}" for name in names],
-        load_truth(truth),
+        load_truth(truth, filesystem=_filesystem(truth, s3_endpoint_url)),
         filesystem=_filesystem(output, s3_endpoint_url),
     )
     if as_json:
@@ -112,12 +116,14 @@ def evaluate(output: str, truth: str, s3_endpoint_url: str | None, *, as_json: b
         out.print(f"... and {len(rows) - len(shown)} labels that do better; --json has all", style="dim")
 
 
-def _filesystem(output: str, s3_endpoint_url: str | None):  # type: ignore[no-untyped-def]
-    if not output.startswith("s3://"):
+def _filesystem(uri: str, s3_endpoint_url: str | None) -> "Filesystem | None":
+    """What opens a uri; None is the local disk."""
+    if not uri.startswith("s3://"):
         return None
     import s3fs
 
-    return s3fs.S3FileSystem(endpoint_url=s3_endpoint_url, skip_instance_cache=True)
+    files: Filesystem = s3fs.S3FileSystem(endpoint_url=s3_endpoint_url, skip_instance_cache=True)
+    return files
 
 
 def check_labels(labels: str, model: str, templates: Sequence[str]) -> None:

@@ -86,6 +86,7 @@ _HELD_OUT_COLOURS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 HELD_OUT: Final = frozenset((shape, colour) for shape, colours in _HELD_OUT_COLOURS.items() for colour in colours)
+_HELD_OUT_PAIRS: Final = tuple(sorted(HELD_OUT))
 TRAINING_PAIRS: Final = tuple(
     (shape, colour) for shape in SHAPES for colour in COLOURS if (shape, colour) not in HELD_OUT
 )
@@ -154,6 +155,3 @@ def sample(rng: Random, *, held_out: bool = False) -> Scene:
         size=rng.choice(_SIZES_OF_COUNT[count]),
         background=rng.choice(visible),
     )
-
-
-_HELD_OUT_PAIRS: Final = tuple(sorted(HELD_OUT))

@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -20,14 +19,16 @@ import torch
 from torch import Tensor
 from torch.autograd import backward
 from torch.nn.functional import normalize, pad
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer
 
 from zsic.demo.album import IMAGE_SIDE_PX, load_album
+from zsic.demo.architecture import make_model, make_processor
 from zsic.demo.captions import caption
+from zsic.demo.loss import loss
 from zsic.demo.measure import measure
 from zsic.demo.posing import Question, pose
 from zsic.demo.scene import sample
-from zsic.demo.tokenizer import MAX_TOKENS, train_tokenizer
+from zsic.demo.tokenizer import train_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,7 @@ _PEAK_RATE: Final = 2e-3
 _WARM_UP_STEPS: Final = 300
 _AVERAGE_STEPS: Final = 300
 _MOST_SCALE: Final = math.log(100)
-_PATCHES_SHARE: Final = 0.5  # of the loss on the mean of the patches, which finds shapes sooner than the class token
-_TEXT_TO_IMAGE_SHARE: Final = 0.3
-_NEVER: Final = -1e4  # finite, since infinity times a share of zero is no number
+_PATCHES_SHARE: Final = 0.5  # of the loss on the mean of the patches, which finds shapes before the class token does
 _SHIFT_PX: Final = 3
 _TEXT_GROUP: Final = 48
 _CHECKPOINT_S: Final = 300
@@ -65,9 +64,8 @@ class Training:
         self._output, self._seed = output, seed
         output.mkdir(parents=True, exist_ok=True)
         self._tokenizer = _tokenizer(seed)
-        self._processor = _processor()
-        self._model = CLIPModel(_config(self._tokenizer))
-        _look_nearby(self._model)
+        self._processor = make_processor()
+        self._model = make_model(self._tokenizer)
         self._model.set_attn_implementation("eager")  # with bfloat16 on a CPU, 3 times as fast as sdpa
         self._average = CLIPModel(self._model.config)
         self._average.load_state_dict(self._model.state_dict())
@@ -139,12 +137,11 @@ class Training:
             text_CD = self._encode(texts)
         scaled_CD = self._model.logit_scale.exp() * normalize(text_CD.float(), dim=-1)
         losses = [
-            _loss(normalize(views_BD.float(), dim=-1) @ scaled_CD.T, questions)
+            loss(normalize(views_BD.float(), dim=-1) @ scaled_CD.T, questions)
             for views_BD in (image.pooler_output, patches_BD)
         ]
-        loss = losses[0] + _PATCHES_SHARE * losses[1]
         self._model.zero_grad()
-        backward(loss)
+        backward(losses[0] + _PATCHES_SHARE * losses[1])
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         for optimizer in self._optimizers:
             optimizer.step()
@@ -172,27 +169,6 @@ class Training:
         return torch.cat(parts)[torch.tensor(order).argsort()]
 
 
-@torch.no_grad()
-def _look_nearby(model: CLIPModel) -> None:
-    """Start with patches that attend to their neighbours: most of the way a transformer goes on few pictures.
-
-    Positions start as waves of both coordinates, and keys equal to queries (Trockman and Kolter, "Mimetic
-    initialization of self-attention layers", 2023).
-    """
-    vision = model.vision_model
-    table_PD = vision.embeddings.position_embedding.weight  # P: the class token, then the patches by rows
-    n_patches, width = len(table_PD) - 1, table_PD.shape[1]
-    side = math.isqrt(n_patches)
-    frequencies = 100.0 ** -torch.linspace(0, 1, width // 4)
-    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    waves = [place.reshape(-1, 1) * frequencies for place in (row, column)]
-    table_PD[0] = 0
-    table_PD[1:] = 0.4 * torch.cat([wave for angle in waves for wave in (angle.sin(), angle.cos())], dim=1)
-    for layer in vision.encoder.layers:
-        torch.nn.init.normal_(layer.self_attn.q_proj.weight, std=0.06)
-        layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
-
-
 def _optimizers(model: CLIPModel) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the towers, which learns in fewer steps; AdamW for everything else."""
     matrices: list[Tensor] = []
@@ -210,25 +186,6 @@ def _optimizers(model: CLIPModel) -> list[torch.optim.Optimizer]:
     ]
 
 
-def _loss(logits_BC: Tensor, questions: Sequence[Question]) -> Tensor:
-    """Average, over the questions, what choosing the wrong captions costs."""
-    weights = [question.weight for question in questions]
-    by_question = logits_BC.tensor_split(list(accumulate(len(question.captions) for question in questions[:-1])), 1)
-    losses = [_choice_loss(*asked) for asked in zip(by_question, questions, strict=True)]
-    weighted = [weight * loss for weight, loss in zip(weights, losses, strict=True)]
-    return torch.stack(weighted).sum() / sum(weights)
-
-
-def _choice_loss(logits_BC: Tensor, question: Question) -> Tensor:
-    """Cross-entropy of choosing the caption of each picture, and, with less weight, a picture for each caption."""
-    true_BC = torch.from_numpy(question.true_BC)
-    logits_BC = logits_BC.masked_fill(torch.from_numpy(~question.choice_BC), _NEVER)
-    image_loss_B = logits_BC.logsumexp(1) - logits_BC.masked_fill(~true_BC, -math.inf).logsumexp(1)
-    shares_BC = true_BC / true_BC.sum(0).clamp(min=1)
-    text_loss_C = -(shares_BC * logits_BC.log_softmax(0)).sum(0)
-    return image_loss_B[true_BC.any(1)].mean() + _TEXT_TO_IMAGE_SHARE * text_loss_C.mean()
-
-
 def _augment(pixels_B3HW: Tensor, rng: Random) -> Tensor:
     """Mirror, shift and relight pictures, then normalise them as the processor does."""
     mirrored = torch.rand(len(pixels_B3HW), 1, 1, 1) < 0.5
@@ -238,14 +195,9 @@ def _augment(pixels_B3HW: Tensor, rng: Random) -> Tensor:
     padded = pad(levels, (_SHIFT_PX,) * 4, mode="reflect")
     levels = padded[:, :, top : top + IMAGE_SIDE_PX, left : left + IMAGE_SIDE_PX]
     levels = levels * torch.empty(len(levels), 1, 1, 1).uniform_(0.94, 1.06)
-    processor = _processor()
+    processor = make_processor()
     mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
     return (levels.clamp(0, 1) - mean[:, None, None]) / std[:, None, None]
-
-
-def _processor() -> CLIPImageProcessorPil:
-    square = {"height": IMAGE_SIDE_PX, "width": IMAGE_SIDE_PX}
-    return CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIDE_PX}, crop_size=square)
 
 
 def _tokenizer(seed: int) -> CLIPTokenizer:
@@ -255,34 +207,6 @@ def _tokenizer(seed: int) -> CLIPTokenizer:
         attributes = list(sample(rng).attributes().items())
         texts.append(caption(dict(rng.sample(attributes, rng.randint(1, len(attributes)))), rng))
     return train_tokenizer(texts)
-
-
-def _config(tokenizer: CLIPTokenizer) -> CLIPConfig:
-    width, text_width, embedding_width = 128, 128, 128
-    return CLIPConfig(
-        projection_dim=embedding_width,
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": text_width,
-            "intermediate_size": 4 * text_width,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "max_position_embeddings": MAX_TOKENS,
-            "projection_dim": embedding_width,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        },
-        vision_config={
-            "hidden_size": width,
-            "intermediate_size": 4 * width,
-            "num_hidden_layers": 5,
-            "num_attention_heads": 4,
-            "image_size": IMAGE_SIDE_PX,
-            "patch_size": 8,
-            "projection_dim": embedding_width,
-        },
-    )
 
 
 if __name__ == "__main__":

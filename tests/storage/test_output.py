@@ -108,6 +108,18 @@ def test_shard_is_done_when_its_total_is_known_and_all_ids_exist(store: Store) -
     assert output.publish(plan, "f").n_rows == 6
 
 
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_the_longer_of_two_totals_holds(store: Store, names: tuple[str, str]) -> None:
+    output = Output(store)
+    plan = new_plan(output, listing(("/s.tar", "tar", 9000)))
+    # At first the shard broke off after two images, and the part with its first row was lost in a crash.
+    write_part(store, plan, names[0], [1, 2], {0: 3})
+    # The next attempt read it to its end.
+    write_part(store, plan, names[1], [0, 3, 4], {0: 5})
+    assert output.read_ledger(plan).whole
+    assert output.publish(plan, "f").n_rows == 5
+
+
 def test_doubled_rows_are_not_published(store: Store) -> None:
     output = Output(store)
     plan = new_plan(output, listing(("/s.tar", "tar", 9000), *images(1)))

@@ -100,6 +100,7 @@ CARRIERS: Final = (
     "example of {}",
 )
 
+_ORDER: Final = ("count", "size", "pattern", "colour", "shape")
 _PREPOSITIONS: Final = {"sky": "against", "night": "at"}  # on all others
 _THINGS: Final = ("shape", "thing", "object", "figure")
 _CONSONANTS, _VOWELS = "bcdfghjklmnprstvwz", "aeiou"
@@ -107,16 +108,20 @@ _CONSONANTS, _VOWELS = "bcdfghjklmnprstvwz", "aeiou"
 
 def label(claim: Claim) -> str:
     """Name a claim in plain words: ``red circle``, ``three squares``, ``striped``."""
-    return _compose(claim, {attribute: _word(value) for attribute, value in claim.items()}, None)
+    return _in_order(claim, {name: WORDS[value][0] for name, value in claim.items()})
 
 
 def phrase(claim: Claim, rng: Random) -> str:
     """Word a claim in one of many ways, without a carrier."""
-    words = {
-        attribute: _word(value) if rng.random() < 0.5 else rng.choice(WORDS[value])
-        for attribute, value in claim.items()
-    }
-    return _compose(claim, words, rng)
+    words = {name: WORDS[value][0] if rng.random() < 0.5 else rng.choice(WORDS[value]) for name, value in claim.items()}
+    if set(words) == {"background"}:
+        return words["background"] + rng.choice(("", " in the background"))
+    if "shape" not in words and rng.random() < 0.4:
+        words["shape"] = rng.choice(_THINGS)
+    after = ""
+    if {"shape", "colour"} <= set(words) and rng.random() < 0.12:
+        after = rng.choice((" in {}", " that is {}", " coloured {}")).format(words.pop("colour"))
+    return _in_order(claim, words, after)
 
 
 def carrier(rng: Random) -> str:
@@ -132,34 +137,17 @@ def caption(claim: Claim, rng: Random) -> str:
     return carrier(rng).format(phrase(claim, rng))
 
 
-def _word(value: str) -> str:
-    return WORDS[value][0]
-
-
-def _compose(claim: Claim, words: Mapping[str, str], rng: Random | None) -> str:
-    """Put `words` in order; with `rng`, in one of the orders English has."""
-    background = words.get("background")
-    adjectives = [words[name] for name in ("size", "pattern", "colour") if name in words]
-    if not adjectives and "shape" not in claim and "count" not in claim:
-        if background is None or rng is None or rng.random() < 0.5:
-            return background or ""
-        return f"{background} in the background"
-    noun = words.get("shape")
-    bare = noun is None and (rng is None or rng.random() < 0.6)
-    if noun is None and not bare:
-        assert rng is not None
-        noun = rng.choice(_THINGS)
-    if noun and claim.get("count", "one") != "one":
-        noun = _plural(noun)
-    after = ""
-    if rng is not None and noun and "colour" in words and rng.random() < 0.12:
-        adjectives.remove(words["colour"])
-        after = rng.choice((" in {}", " that is {}", " coloured {}")).format(words["colour"])
-    parts = [words.get("count"), *adjectives, noun]
-    said = " ".join(part for part in parts if part) + after
-    if background is not None:
-        said += f" {_PREPOSITIONS.get(claim['background'], 'on')} {background}"
-    return said
+def _in_order(claim: Claim, words: Mapping[str, str], after: str = "") -> str:
+    """Put the words of a claim in English order, `after` next to the noun."""
+    words = dict(words)
+    if "shape" in words and claim.get("count", "one") != "one":
+        words["shape"] = _plural(words["shape"])
+    said = " ".join(words[name] for name in _ORDER if name in words) + after
+    if "background" not in words:
+        return said
+    if not said:
+        return words["background"]
+    return f"{said} {_PREPOSITIONS.get(claim['background'], 'on')} {words['background']}"
 
 
 def _plural(noun: str) -> str:

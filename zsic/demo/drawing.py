@@ -15,9 +15,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from zsic.demo.backgrounds import Pixels_HW3, paint, shade
 from zsic.demo.outlines import OUTLINES
+from zsic.demo.patterns import Rgb, fill, rounded
 from zsic.demo.scene import COLOURS, Scene
-
-Rgb = tuple[float, float, float]
 
 # Diameters as shares of the shorter side; the gaps keep neighbouring sizes apart.
 _DIAMETERS: Final[Mapping[str, tuple[float, float]]] = {
@@ -90,59 +89,8 @@ def _object(
     corners_P2 = (OUTLINES[scene.shape] @ rotation + 1) * (large_px / 2)
     mask = Image.new("L", (large_px, large_px))
     ImageDraw.Draw(mask).polygon(corners_P2.ravel().tolist(), fill=255)
-    fill = _fill(scene.pattern, rng, colour, large_px)
-    return fill.reduce(_SMOOTHING), mask.reduce(_SMOOTHING)
-
-
-def _fill(pattern: str, rng: Random, colour: Rgb, side_px: int) -> Image.Image:
-    fill = Image.new("RGB", (side_px, side_px), _rounded(colour))
-    if pattern == "plain":
-        return fill
-    mark = _rounded(_contrasting(colour, rng))
-    pen = ImageDraw.Draw(fill)
-    period_px = side_px * rng.uniform(0.24, 0.32)
-    phase_px = rng.uniform(0, period_px)
-    marks = range(-1, round(side_px / period_px) + 2)
-    if pattern == "striped":
-        slant_px = rng.uniform(-0.5, 0.5) * side_px
-        flipped = rng.random() < 0.5
-        for step in range(-4, len(marks) + 4):
-            start = phase_px + step * period_px
-            stop = start + 0.42 * period_px
-            stripe = [(start, 0), (stop, 0), (stop + slant_px, side_px), (start + slant_px, side_px)]
-            pen.polygon([(y, x) if flipped else (x, y) for x, y in stripe], fill=mark)
-    elif pattern == "dotted":
-        radius_px = 0.29 * period_px
-        for row in marks:
-            for column in marks:
-                x = phase_px + (column + row % 2 / 2) * period_px
-                y = phase_px + row * period_px
-                pen.ellipse((x - radius_px, y - radius_px, x + radius_px, y + radius_px), fill=mark)
-    else:
-        cell_px = 0.62 * period_px
-        for row in range(-1, round(side_px / cell_px) + 2):
-            for column in range(-2 + row % 2, round(side_px / cell_px) + 2, 2):
-                x, y = phase_px + column * cell_px, phase_px + row * cell_px
-                pen.rectangle((x, y, x + cell_px, y + cell_px), fill=mark)
-    return fill
-
-
-def _contrasting(colour: Rgb, rng: Random) -> Rgb:
-    """The second colour of a pattern: the first one much lighter, or darker if it is light itself."""
-    brightness = 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
-    if brightness > 150:
-        target, share = 0.0, rng.uniform(0.38, 0.50)
-    elif brightness < 40:  # black stays the darkest of black, grey and white, whatever the pattern
-        target, share = 255.0, rng.uniform(0.36, 0.46)
-    else:
-        target, share = 255.0, rng.uniform(0.55, 0.72)
-    red, green, blue = (level + share * (target - level) for level in colour)
-    return red, green, blue
-
-
-def _rounded(colour: Rgb) -> tuple[int, int, int]:
-    red, green, blue = (round(level) for level in colour)
-    return red, green, blue
+    filled = fill(scene.pattern, rng, colour, large_px)
+    return filled.reduce(_SMOOTHING), mask.reduce(_SMOOTHING)
 
 
 def _to_image(pixels_HW3: Pixels_HW3) -> Image.Image:
@@ -154,7 +102,7 @@ def _scatter_clutter(picture: Image.Image, rng: Random) -> None:
     pen = ImageDraw.Draw(picture)
     side_px = min(picture.size)
     for _ in range(rng.choice((0, 0, 1, 2, 4, 6))):
-        colour = _rounded(shade(rng, (0, 360), (0.0, 0.7), (0.15, 0.95)))
+        colour = rounded(shade(rng, (0, 360), (0.0, 0.7), (0.15, 0.95)))
         x, y = rng.uniform(0, picture.width), rng.uniform(0, picture.height)
         if rng.random() < 0.5:
             angle, length_px = rng.uniform(0, math.tau), side_px * rng.uniform(0.1, 0.5)

@@ -7,6 +7,7 @@ an alpha channel or turned by EXIF.  The same seed gives the same bytes, for any
 import csv
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -48,7 +49,9 @@ def write_shards(folder: Path, n_images: int, seed: int, images_per_shard: int =
 
     A quarter of them show held-out pairs.  Each picture has a `.json` member with its attributes.  `n_broken` further
     members, not in the truth table, carry an image's name and are empty, cut short, HTML, and the like.
-    Shards and truth of an earlier call in `folder` are replaced.  Raises `SpecError` for numbers that make no shard.
+    Shards and truth of an earlier call in `folder` are replaced; the truth table appears when all shards are whole.
+    Several shards are drawn by several processes, so a script needs its `if __name__ == "__main__"`.  Raises
+    `SpecError` for numbers that make no shard.
     """
     if n_images < 1 or images_per_shard < 1 or n_broken < 0:
         raise SpecError(
@@ -62,19 +65,20 @@ def write_shards(folder: Path, n_images: int, seed: int, images_per_shard: int =
     broken = broken_members(n_broken, Random(f"broken {seed}"))
     orders = [
         _Order(
-            path=folder.absolute() / f"demo-{index:05d}.tar",
+            path=Path(os.path.abspath(folder)) / f"demo-{index:05d}.tar",
             numbers=range(start, min(start + images_per_shard, n_images)),
             seed=seed,
             broken=tuple(broken[index :: len(starts)]),
         )
         for index, start in enumerate(starts)
     ]
-    with (folder / TRUTH_NAME).open("w", newline="", encoding="utf-8") as file:
+    unfinished = folder / f"{TRUTH_NAME}.part"
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
         truth = csv.DictWriter(file, TRUTH_COLUMNS, lineterminator="\n")
         truth.writeheader()
         for rows in _write_all(orders):
             truth.writerows(rows)
-    return folder / TRUTH_NAME
+    return unfinished.rename(folder / TRUTH_NAME)
 
 
 def _write_all(orders: list[_Order]) -> Iterator[list[dict[str, str]]]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Any, Final
 
 import torch
@@ -48,8 +49,8 @@ def main() -> None:
     """Train a small CLIP on drawn pictures."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--pictures", type=int, default=100_000)
+    parser.add_argument("--minutes", type=float, default=55)
+    parser.add_argument("--pictures", type=int, default=60_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -62,8 +63,8 @@ class Training:
 
     def __init__(self, output: Path, seed: int) -> None:
         self._output, self._seed = output, seed
-        output.mkdir(parents=True, exist_ok=True)
-        self._tokenizer = _tokenizer(seed)
+        resumes = (output / "checkpoint.pt").exists()
+        self._tokenizer = CLIPTokenizer.from_pretrained(output / "model") if resumes else _tokenizer(seed)
         self._processor = make_processor()
         self._model = make_model(self._tokenizer)
         self._model.set_attn_implementation("eager")  # with bfloat16 on a CPU, 3 times as fast as sdpa
@@ -71,25 +72,25 @@ class Training:
         self._average.load_state_dict(self._model.state_dict())
         self._optimizers = _optimizers(self._model)
         self._step, self._seconds = 0, 0.0
-        if (output / "checkpoint.pt").exists():
+        if resumes:
             self._resume()
 
     def run(self, seconds: float, n_pictures: int) -> None:
         """Train until `seconds` of training have passed in all, over this and earlier runs."""
         pixels_NHW3, values_NA = load_album(self._output / "album", n_pictures, self._seed)
-        saved_at, loss_sum = self._seconds, 0.0
+        saved_at, losses = self._seconds, []
         while self._seconds < seconds:
             started = time.perf_counter()
             rng = Random(f"training {self._seed} {self._step}")
             chosen = sorted(rng.sample(range(n_pictures), _BATCH))
             pixels_B3HW = torch.from_numpy(pixels_NHW3[chosen]).permute(0, 3, 1, 2)
             self._set_rate(self._seconds / seconds)
-            loss_sum += self._learn(_augment(pixels_B3HW, rng), pose(values_NA[chosen], rng, _CLAIMS))
+            losses.append(self._learn(_augment(pixels_B3HW, rng), pose(values_NA[chosen], rng, _CLAIMS)))
             self._step += 1
             self._seconds += time.perf_counter() - started
             if self._step % 100 == 0:
-                logger.info("step %d, %.0f s, loss %.3f", self._step, self._seconds, loss_sum / 100)
-                loss_sum = 0.0
+                logger.info("step %d, %.0f s, loss %.3f", self._step, self._seconds, fmean(losses))
+                losses.clear()
             if self._seconds - saved_at > _CHECKPOINT_S or self._seconds >= seconds:
                 self.save()
                 saved_at = self._seconds

@@ -96,7 +96,8 @@ class Ledger:
         loose_N = self._loose_N[positions_N]
         self._add_images(positions_N[loose_N])
         for ordinal, total in part.totals.items():
-            self._totals[ordinal - first] = total
+            # A shard whose rest could not be read at one attempt, and could at the next, has two; the longer holds.
+            self._totals[ordinal - first] = max(total, self._totals.get(ordinal - first, 0))
         touched = self._add_shards(part.ids_N[~loose_N], first)
         for position in touched | {ordinal - first for ordinal in part.totals}:
             if self._loose_N[position]:

@@ -8,5 +8,5 @@ import sys
 from zsic.cli import main
 
 if __name__ == "__main__":
-    sys.argv.insert(1, "run")
+    sys.argv[1:] = ["run", *sys.argv[1:], "--address", "auto"]
     main()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zsic.core.errors import SpecError, ZsicError
+from zsic.core.errors import IncompleteError, SpecError, ZsicError
 
 app = typer.Typer(
     name="zsic",
@@ -342,12 +342,18 @@ _job_command("plan", _plan, "Show what `classify` (or a spec file) would do, on 
 @app.command("run")
 def _run(
     spec: Annotated[Path, typer.Argument(help="YAML file; its fields are shown by `zsic classify --help`.")],
+    address: Annotated[
+        str | None, typer.Option("--address", help="Ray cluster to run on, in place of the file's execution.address.")
+    ] = None,
 ) -> None:
     """Run the job of a spec file: `classify` with every flag as a field."""
     from zsic import console
     from zsic.core.spec import load_spec
 
-    console.run_job(load_spec(spec))
+    made = load_spec(spec)
+    if address is not None:
+        made = made.model_copy(update={"execution": made.execution.model_copy(update={"address": address})})
+    console.run_job(made)
 
 
 @app.command("predict")
@@ -432,8 +438,13 @@ def _model_pull(
 
 def main() -> None:
     """Run the command line; errors of ours become a message and an exit code."""
+    sys.exit(_main())
+
+
+def _main() -> int:
     try:
-        app()
+        # Standalone, typer would turn Ctrl-C into an exit code of its own.
+        app(standalone_mode=False)
     except ZsicError as error:
         from zsic.core.terminal import printable
 
@@ -441,12 +452,22 @@ def main() -> None:
             traceback.print_exception(error)
         for line in str(error).splitlines() or [type(error).__name__]:
             print(f"zsic: {printable(line)}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
         print("zsic: interrupted", file=sys.stderr)
-        sys.exit(3)
+        return IncompleteError.exit_code
+    except typer.Exit as stop:
+        return stop.exit_code
     except BrokenPipeError:
-        sys.exit(0)
+        # Nobody reads on; Python would complain of that when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except Exception as error:
+        # A wrong flag: typer keeps the class to itself, and only its show() knows how to say it.
+        if not hasattr(error, "show"):
+            raise
+        error.show()
+        return SpecError.exit_code
+    return 0
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def test_missing_gpu_is_refused() -> None:
 
 
 def test_too_little_memory_is_refused() -> None:
-    with pytest.raises(CapacityError, match=r"offers 1.0 GiB of memory"):
+    with pytest.raises(CapacityError, match=r"no node has room.*1.0 GiB; lower"):
         layout([Node(4, memory_bytes=GIB)])
 
 
@@ -104,3 +104,31 @@ def test_known_rate_sizes_the_parts() -> None:
     made = lay_out(ExecutionSpec(), DecodeSpec(), [Node(2)], VIT_B32, images_per_s=100.0)
     assert made.rows_per_part == 6_000
     assert lay_out(ExecutionSpec(), DecodeSpec(), [Node(2)], VIT_B32, rows_per_part=7).rows_per_part == 7
+
+
+def test_slow_models_get_small_blocks() -> None:
+    slow = Workload(384, 384, weights_bytes=1_700_000_000, n_images=100_000)
+    made = layout([Node(2, memory_bytes=16 * GIB)], slow)
+    assert made.block_rows <= 30 * made.images_per_s + 1
+
+
+@pytest.mark.parametrize(
+    ("nodes", "execution"),
+    [
+        ([Node(64), Node(1, gpus=8)], {"num_gpus": 1}),
+        ([Node(4)] * 4, {"decode_cpus": 6}),
+        ([Node(16, gpus=1)] * 4, {"num_gpus": 0.6, "encoders": 6}),
+        ([Node(4, memory_bytes=2 * GIB)] * 8, {"encoders": 1, "decode_tasks": 1}),
+    ],
+    ids=["few CPUs beside many GPUs", "a task larger than a node", "parts of GPUs", "memory in small pieces"],
+)
+def test_what_fits_the_cluster_but_no_node_is_refused(nodes: list[Node], execution: dict[str, object]) -> None:
+    vit_h = Workload(224, 224, weights_bytes=2_500_000_000, n_images=10_000)
+    with pytest.raises(CapacityError, match=r"room|GPUs"):
+        layout(nodes, vit_h, **execution)
+
+
+@pytest.mark.parametrize("n", [4, 8])
+def test_many_small_nodes_are_used(n: int) -> None:
+    made = layout([Node(1)] * n)
+    assert made.encoder_cpus <= 1

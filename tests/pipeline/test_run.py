@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from runs import LABELS, assert_same_rows, cut_last_snapshot, draw, leftovers, read_table, write_shard
 
-from zsic.core.errors import MismatchError, ModelError, SourceError
+from zsic.core.errors import IncompleteError, MismatchError, ModelError, SourceError, SpecError
 from zsic.core.spec import JobSpec
 from zsic.models.classifier import Classifier
 from zsic.pipeline.run import run
@@ -138,6 +138,67 @@ def test_an_interrupted_run_is_resumed_without_doing_a_row_twice(spec_for: SpecF
 
 
 @pytest.mark.parametrize("server", ["s3_bucket", pytest.param("real_s3_bucket", marks=pytest.mark.real_s3)])
+def test_a_shard_that_vanished_half_way_is_finished_with_the_reason(spec_for: SpecFor, tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "s.tar", range(40))
+    out = tmp_path / "out"
+    spec = spec_for(str(shard), output={"uri": str(out), "rows_per_part": 8}, execution={"block_rows": 8})
+    run(spec)
+    cut_last_snapshot(out)
+    first, *_ = sorted(out.glob("*.parquet"))
+    for part in out.glob("*.parquet"):
+        if part != first:
+            part.unlink()
+    n_kept = read_table(out).num_rows
+    shard.unlink()
+
+    summary = run(spec)
+    rows = read_table(out).to_pylist()
+    assert summary.outcomes == {"missing": summary.n_rows - n_kept, "ok": n_kept}
+    assert [row["outcome"] for row in rows].count("missing") >= 1
+    assert [row["id"] for row in rows] == list(range(len(rows)))
+    # An output that is finished can be enriched; one that is stuck could not.
+    write_shard(tmp_path / "t.tar", range(5))
+    assert run(spec_for(str(tmp_path / "t.tar"), output=spec.output.model_dump())).n_rows == 5
+
+
+def test_an_open_plan_over_another_source_is_not_taken_up(spec_for: SpecFor, tmp_path: Path) -> None:
+    write_shard(tmp_path / "s.tar", range(3))
+    write_shard(tmp_path / "t.tar", range(3))
+    run(spec_for(str(tmp_path / "s.tar")))
+    cut_last_snapshot(tmp_path / "out")
+    with pytest.raises(SpecError, match="not finished"):
+        run(spec_for(str(tmp_path / "t.tar")))
+
+
+def test_changed_images_are_told_even_when_nothing_is_new(spec_for: SpecFor, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(draw(1))
+    spec = spec_for(str(folder))
+    run(spec)
+    (folder / "a.png").write_bytes(draw(3) + b"more")
+    summary = run(spec)
+    assert (summary.state, summary.n_changed, summary.n_rows_in_all) == ("unchanged", 1, 1)
+
+
+def test_doubled_rows_are_told_and_can_be_mended(
+    spec_for: SpecFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard(tmp_path / "s.tar", range(6))
+    out = tmp_path / "out"
+    run(spec_for(str(tmp_path / "s.tar")))
+    cut_last_snapshot(out)
+    (part,) = out.glob("*.parquet")
+    extra = part.with_name(part.name.replace("000000", "000001"))
+    extra.write_bytes(part.read_bytes())
+    with monkeypatch.context() as patched:
+        patched.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+        with pytest.raises(IncompleteError, match=f"delete {extra.name} and run again"):
+            run(spec_for(str(tmp_path / "s.tar")))
+        extra.unlink()
+        assert run(spec_for(str(tmp_path / "s.tar"))).n_rows == 6
+
+
 def test_s3_gives_the_rows_of_the_disk(
     spec_for: SpecFor, tmp_path: Path, server: str, request: pytest.FixtureRequest
 ) -> None:

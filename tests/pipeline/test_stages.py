@@ -48,8 +48,8 @@ def decode(
     spec = make_spec({"source": source, "labels": LABELS, "output": str(tmp_path / "out")})
     store = open_store(spec.output.uri, spec.store)
     output = Output(store)
-    increment = output.next_plan(list_sources(spec.source, Objects(spec.store)))
-    assert increment is not None
+    increment = output.next_plan(list_sources(spec.source, Objects(spec.store)), {}, {})
+    assert increment.plan is not None
     slices = cut(store, output.read_ledger(increment.plan), images_per_slice=100)
     if skip:
         slices = [Slice(slices[0].piece, 0, 1, skip)]

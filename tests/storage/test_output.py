@@ -1,7 +1,7 @@
 """The commit protocol, without Ray: plan, parts, ledger, snapshot, verify."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsic.core.errors import IncompleteError, MismatchError, StoreError
+from zsic.core.errors import IncompleteError, MismatchError, SpecError, StoreError
 from zsic.core.schema import output_schema, with_metadata
 from zsic.core.spec import StoreSpec
 from zsic.storage import plan as plan_module
@@ -52,9 +52,13 @@ def write_part(store: Store, plan: Plan, name: str, ids: list[int], totals: dict
     return full
 
 
-def new_plan(output: Output, sources: list[pa.RecordBatch]) -> Plan:
-    increment = output.next_plan(sources)
-    assert increment is not None
+SOURCE = {"uris": ["/photos"]}
+
+
+def new_plan(output: Output, sources: Iterable[pa.RecordBatch]) -> Plan:
+    increment = output.next_plan(sources, FIELDS, SOURCE)
+    assert increment.plan is not None
+    assert not increment.resumed
     return increment.plan
 
 
@@ -68,7 +72,8 @@ def test_images_then_more_images(store: Store) -> None:
     assert (snapshot.n_rows, snapshot.n_sources, sum(snapshot.outcomes.values())) == (10, 10, 10)
     assert list(find_differences(store)) == []
 
-    assert output.next_plan(listing(*images(10))) is None
+    unchanged = output.next_plan(listing(*images(10)), FIELDS, SOURCE)
+    assert (unchanged.plan, unchanged.n_changed) == (None, 0)
     grown = new_plan(output, listing(*images(13)))
     assert (grown.n_sources, grown.first_ordinal, grown.sequence) == (3, 10, 2)
     write_part(store, grown, "b", [number << 24 for number in range(10, 13)])
@@ -85,10 +90,19 @@ def test_open_plan_is_resumed_and_its_source_not_listed(store: Store) -> None:
         raise AssertionError("the source was listed")
         yield
 
-    increment = output.next_plan(must_not_be_read())
-    assert increment is not None
+    increment = output.next_plan(must_not_be_read(), FIELDS, SOURCE)
     assert increment.resumed
     assert increment.plan == plan
+    with pytest.raises(SpecError, match=r"not finished.*source\.uris: this run \['/else'\], the output \['/photos'\]"):
+        output.next_plan(must_not_be_read(), FIELDS, {"uris": ["/else"]})
+
+
+def test_a_run_that_finds_nothing_does_not_own_the_output(store: Store) -> None:
+    output = Output(store)
+    assert output.next_plan([], FIELDS, SOURCE).plan is None
+    assert output.read_job() is None
+    new_plan(output, listing(*images(1)))
+    assert output.read_job() == FIELDS
 
 
 def test_shard_is_done_when_its_total_is_known_and_all_ids_exist(store: Store) -> None:
@@ -97,12 +111,12 @@ def test_shard_is_done_when_its_total_is_known_and_all_ids_exist(store: Store) -
     write_part(store, plan, "a", [0, 1, 2, 1 << 24])
     ledger = output.read_ledger(plan)
     assert (ledger.n_sources_done, ledger.whole) == (1, False)
-    assert list(ledger.pending(0, 2)) == [(0, ((0, 3),))]
+    assert list(ledger.pending(0, 2)) == [(0, ((0, 3),), None)]
     with pytest.raises(IncompleteError, match="1 of 2 sources"):
         output.publish(plan, "f")
 
     write_part(store, plan, "b", [4], {0: 5})
-    assert list(output.read_ledger(plan).pending(0, 2)) == [(0, ((0, 3), (4, 5)))]
+    assert list(output.read_ledger(plan).pending(0, 2)) == [(0, ((0, 3), (4, 5)), 5)]
     write_part(store, plan, "c", [3])
     assert output.read_ledger(plan).whole
     assert output.publish(plan, "f").n_rows == 6
@@ -126,7 +140,8 @@ def test_doubled_rows_are_not_published(store: Store) -> None:
     write_part(store, plan, "a", [0, 1, 1 << 24], {0: 2})
     extra = write_part(store, plan, "b", [1, 1 << 24])
     assert output.read_ledger(plan).n_doubled == 2
-    with pytest.raises(IncompleteError, match="2 rows exist twice"):
+    assert output.read_ledger(plan).all_there
+    with pytest.raises(IncompleteError, match=f"2 rows of .* exist twice.*delete {extra} and run again"):
         output.publish(plan, "f")
     store.delete(extra)
     assert output.publish(plan, "f").n_rows == 3
@@ -139,7 +154,7 @@ def test_doubled_rows_are_not_published(store: Store) -> None:
 def test_ledger_agrees_with_sets(parts: list[list[int]], total: int) -> None:
     from zsic.storage.ledger import PartFacts
 
-    plan = Plan(1, (plan_module.Piece("p", 3, 1),), 1, 0, "d" * 64)
+    plan = Plan(1, (plan_module.Piece("p", 3, 1),), 1, 0, {}, "d" * 64)
     ledger = Ledger(plan)
     seen: set[int] = set()
     n_all = 0
@@ -153,11 +168,13 @@ def test_ledger_agrees_with_sets(parts: list[list[int]], total: int) -> None:
     assert ledger.n_rows == n_all
     assert ledger.n_doubled == n_all - len(seen)
     assert (ledger.n_sources_done == 1) == (seen == set(range(total)))
-    left = dict(ledger.pending(0, 1))
+    left = list(ledger.pending(0, 1))
     if ledger.n_sources_done:
-        assert left == {}
+        assert left == []
     else:
-        assert {index for start, stop in left[0] for index in range(start, stop)} == seen
+        ((position, runs, known),) = left
+        assert (position, known) == (0, total if total - 1 in seen else None)
+        assert {index for start, stop in runs for index in range(start, stop)} == seen
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 5)), max_size=8))
@@ -205,8 +222,7 @@ def test_every_damage_is_found(store: Store) -> None:
     store.delete(second)
     assert list(find_differences(store)) == [f"{second}: is missing (3 rows)"]
     store.create(second, held[:-1] + bytes([held[-1] ^ 1]))
-    with_damage = find_differences(store)
-    assert f"{second}: its content has changed" in next(with_damage)
+    assert any(f"{second}: its content has changed" in line for line in find_differences(store))
     store.delete(second)
     store.create(second, held)
     assert list(find_differences(store)) == []
@@ -218,8 +234,44 @@ def test_foreign_parquet_in_the_open_plan_is_explained(store: Store) -> None:
     output = Output(store)
     plan = new_plan(output, listing(*images(1)))
     store.create(f"{plan.tag}x.parquet", b"not parquet at all")
-    with pytest.raises(StoreError, match="delete it and run again"):
+    with pytest.raises(StoreError, match="not published yet: delete it and run again"):
         output.read_ledger(plan)
+    assert any("is damaged" in line for line in find_differences(store))
+
+
+def test_damage_to_a_published_part_is_a_difference_and_no_advice_to_delete_it(store: Store) -> None:
+    output = Output(store)
+    plan = new_plan(output, listing(*images(2)))
+    name = write_part(store, plan, "a", [0, 1 << 24])
+    output.publish(plan, "f")
+    store.delete(name)
+    store.create(name, b"no longer parquet")
+    told = list(find_differences(store))
+    assert any("is damaged" in line for line in told)
+    assert not any("delete" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("ids", "totals"), [([5 << 24], None), ([(0 << 24) + 1], None), ([0], {7: 1})], ids=["id", "index", "total"]
+)
+def test_a_part_that_does_not_fit_the_plan_is_refused(
+    store: Store, ids: list[int], totals: dict[int, int] | None
+) -> None:
+    output = Output(store)
+    plan = new_plan(output, listing(*images(2)))
+    write_part(store, plan, "a", ids, totals)
+    with pytest.raises(StoreError, match="move it away"):
+        output.read_ledger(plan)
+
+
+def test_no_gap_is_taken_for_the_end(store: Store) -> None:
+    output = Output(store)
+    plan = new_plan(output, listing(("/s.tar", "tar", 9000)))
+    write_part(store, plan, "a", [*range(8)], {0: 8})  # broke off there, once
+    write_part(store, plan, "b", [*range(10, 20)], {0: 20})
+    ledger = output.read_ledger(plan)
+    assert not ledger.all_there
+    assert list(ledger.pending(0, 1)) == [(0, ((0, 8), (10, 20)), 20)]
 
 
 def test_plan_over_several_pieces_streams_and_slices(

@@ -73,11 +73,16 @@ def test_digest_tells_contents_apart(store: Store) -> None:
     assert store.digest("a") == store.digest("b") != store.digest("c")
 
 
-def test_failed_disk_write_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_refused_creation_leaves_nothing_behind(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "out"), StoreSpec())
     store.create("x", b"1")
     assert not store.create("x", b"2")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x"]
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["x"]
+
+
+def test_a_home_folder_may_be_written_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_store("~/out", StoreSpec()).uri == str(tmp_path / "out")
 
 
 def test_unwritable_folder_is_explained(tmp_path: Path) -> None:

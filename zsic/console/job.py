@@ -108,30 +108,31 @@ class View(Watch):
 def show_summary(summary: "RunSummary") -> None:
     """Print what a run did."""
     where = f"{printable(summary.output)}/*.parquet"
-    if summary.state == "unchanged":
-        out.print(f"Nothing to do: {where} already holds every image of the source.", markup=False)
-        return
     seconds, progress = summary.seconds, summary.progress
-    n_new = summary.n_rows - summary.n_rows_before
-    failed = summary.n_rows - summary.outcomes.get("ok", 0)
-    out.print(f"{count(summary.n_rows)} rows in {where}", markup=False)
+    if summary.state == "unchanged":
+        out.print(f"Nothing to do: {where} holds {count(summary.n_rows_in_all)} rows, all of the source.", markup=False)
+    elif summary.n_rows_in_all == summary.n_rows:
+        out.print(f"{count(summary.n_rows)} rows in {where}", markup=False)
+    else:
+        out.print(f"{count(summary.n_rows)} new rows, {count(summary.n_rows_in_all)} in all, in {where}", markup=False)
     if summary.n_rows_before:
         out.print(f"  resumed: {count(summary.n_rows_before)} rows were there before")
-    if failed:
+    if failed := summary.n_rows - summary.outcomes.get("ok", 0):
         reasons = ", ".join(f"{name} {count(n)}" for name, n in summary.outcomes.items() if name != "ok")
         out.print(f"  failed: {count(failed)} ({reasons}); each has its row, with the reason in `detail`")
     if summary.n_changed:
         out.print(f"  changed since they were classified: {count(summary.n_changed)}; their rows are the old ones")
-    if progress is not None and n_new and progress.n_decoded:
+    if progress is not None and progress.n_decoded and "flow" in seconds:
         out.print(
             f"  {count(summary.images_per_s)} images/s over {duration(seconds['flow'])}; by one worker alone: "
             f"fetch {_rate(progress.n_decoded, seconds['fetch'])}, "
             f"decode {_rate(progress.n_decoded, seconds['decode'])}, "
             f"encode {_rate(progress.n_encoded, seconds['encode'])}"
         )
-    total = sum(value for name, value in seconds.items() if name not in ("fetch", "decode", "encode"))
-    starting = total - seconds.get("flow", 0.0)
-    out.print(f"  {duration(total)} in all, {duration(starting)} of it starting, listing and publishing")
+    if summary.state == "complete":
+        total = sum(value for name, value in seconds.items() if name not in ("fetch", "decode", "encode"))
+        starting = total - seconds.get("flow", 0.0)
+        out.print(f"  {duration(total)} in all, {duration(starting)} of it starting, listing and publishing")
 
 
 def _rate(n: int, seconds: float) -> str:
@@ -160,7 +161,7 @@ def show_preview(made: "Preview") -> None:
     if made.n_changed:
         out.print(f"changed    {count(made.n_changed)} objects since they were classified; their rows stay as they are")
     out.print(f"pending    {about}{count(pending.n_images)} images, {size(pending.n_bytes)}")
-    if not pending.n_images:
+    if layout is None:
         out.print("nothing to do")
         return
     rows = [

@@ -128,7 +128,7 @@ class ExecutionSpec(_Spec):
     num_cpus: int | None = Field(default=None, ge=1)
     """CPUs of a Ray started here; None is all this machine has."""
     num_gpus: float = Field(default=0, ge=0)
-    """GPUs reserved by each encoder; 0 encodes on CPUs."""
+    """GPUs reserved by each encoder, a part of one or whole ones; 0 encodes on CPUs."""
     encoders: int | None = Field(default=None, ge=1)
     """Encoder actors; None is what the cluster holds: one a GPU, or one for every eight CPUs."""
     encoder_threads: int | None = Field(default=None, ge=1)
@@ -143,6 +143,13 @@ class ExecutionSpec(_Spec):
     """Images that travel together from decode to encoder; None is chosen from the memory."""
     no_progress_timeout_s: float = Field(default=600.0, gt=0)
     """A run without a finished image for this long stops, resumable, with exit code 3."""
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _whole_gpus(cls, num_gpus: float) -> float:
+        if num_gpus > 1 and num_gpus != int(num_gpus):
+            raise PydanticCustomError("broken_gpus", "more than one GPU must be whole ones; use 1, 2 ...")
+        return num_gpus
 
 
 class JobSpec(_Spec):

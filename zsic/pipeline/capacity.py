@@ -36,6 +36,8 @@ class Workload:
     """Of the image tower as it is loaded."""
     n_images: int
     """Pending images, estimated where shards have not been read."""
+    row_bytes: int = 500
+    """Of one row of the table in memory."""
 
     @property
     def pixels_bytes(self) -> int:
@@ -64,6 +66,7 @@ class Layout:
     encoder_threads: int
     encoder_memory_bytes: int
     write_cpus: float
+    write_memory_bytes: int
     block_rows: int
     """Rows of one block, the unit that travels from decode to encoder."""
     batch_size: int
@@ -96,14 +99,13 @@ def lay_out(
             "set it to 0 to encode on CPUs"
         )
 
-    decode_cpus, encoder_cpus, write_cpus = _shares(cpus, on_gpu)
+    decode_cpus, encoder_cpus, write_cpus = _shares(max(node.cpus for node in nodes), on_gpu)
     decode_cpus = execution.decode_cpus or decode_cpus
     if not on_gpu and decode_cpus == encoder_cpus:
         # Equal requests would let Ray fuse the decode task into the encoder actor.
         encoder_cpus *= 2
-    memory = sum(node.memory_bytes for node in nodes)
     encoders = execution.encoders or (
-        max(1, int(gpus / execution.num_gpus)) if on_gpu else _cpu_encoders(cpus, memory, workload)
+        max(1, int(gpus / execution.num_gpus)) if on_gpu else _cpu_encoders(nodes, workload)
     )
     _check_cpus(cpus, decode_cpus, encoders, encoder_cpus, write_cpus)
     if on_gpu and encoders * execution.num_gpus > gpus:
@@ -111,6 +113,7 @@ def lay_out(
             f"execution.encoders is {encoders} with {execution.num_gpus:g} GPUs each, and the cluster has {gpus:g}; "
             f"use at most {int(gpus / execution.num_gpus)}"
         )
+    rate = images_per_s or _expected_rate(workload, cpus, encoders if on_gpu else 0)
 
     # An actor runs on one node: its threads are its share of that node, not of the cluster.
     cpus_of_a_node = max(node.cpus for node in nodes)
@@ -121,16 +124,20 @@ def lay_out(
 
     batch_size = execution.batch_size or _batch_size(workload, on_gpu)
     object_store = sum(node.object_store_bytes for node in nodes)
-    block_rows = execution.block_rows or _block_rows(workload, object_store, batch_size, decode_tasks, encoders)
+    block_rows = execution.block_rows or _block_rows(workload, object_store, batch_size, decode_tasks, encoders, rate)
     block_bytes = block_rows * workload.pixels_bytes
     decode_memory = 3 * block_bytes + decode.max_pixels * DECODE_BYTES_PER_PIXEL
     encoder_memory = 2 * workload.weights_bytes + 4 * block_bytes + GIB // 2
-    if decode_memory + encoders * encoder_memory > memory:
-        raise CapacityError(
-            f"the cluster offers {memory / GIB:.1f} GiB of memory, and one decode task "
-            f"({decode_memory / GIB:.1f} GiB) with {encoders} encoders ({encoder_memory / GIB:.1f} GiB each) needs "
-            "more; lower decode.max_pixels, execution.block_rows or execution.encoders"
-        )
+    rows = rows_per_part or int(min(max(60 * rate, 1_000), 200_000))
+    write_memory = 4 * rows * workload.row_bytes
+    _check_places(
+        nodes,
+        [("encoder", Node(encoder_cpus, execution.num_gpus, encoder_memory)) for _ in range(encoders)]
+        + [
+            ("decode task", Node(decode_cpus, 0.0, decode_memory)),
+            ("write task", Node(write_cpus, 0.0, write_memory)),
+        ],
+    )
     in_flight = (2 * encoders + 2) * block_bytes
     if in_flight > object_store // 2:
         raise CapacityError(
@@ -138,7 +145,6 @@ def lay_out(
             f"under way; lower execution.block_rows from {block_rows}"
         )
 
-    rate = images_per_s or _expected_rate(workload, cpus, encoders if on_gpu else 0)
     return Layout(
         decode_cpus=decode_cpus,
         decode_threads=max(1, round(decode_cpus)),
@@ -150,29 +156,54 @@ def lay_out(
         encoder_threads=encoder_threads,
         encoder_memory_bytes=encoder_memory,
         write_cpus=write_cpus,
+        write_memory_bytes=write_memory,
         block_rows=block_rows,
         batch_size=min(batch_size, block_rows),
-        rows_per_part=rows_per_part or int(min(max(60 * rate, 1_000), 200_000)),
+        rows_per_part=rows,
         images_per_slice=_images_per_slice(workload, block_rows, decode_tasks),
         images_per_s=rate,
     )
 
 
-def _shares(cpus: float, on_gpu: bool) -> tuple[float, float, float]:
+def _shares(cpus_of_a_node: float, on_gpu: bool) -> tuple[float, float, float]:
     """CPUs reserved by one decode task, one encoder and one write task.
 
     Measured: on 2 CPUs 1 + 1.5 waits for ever, 0.5 + 1 + 0.5 runs; on 1 CPU 0.25 + 0.5 + 0.25 runs.
     """
-    if cpus < 2:
+    if cpus_of_a_node < 2:
         return 0.25, 0.5, 0.25
-    if cpus < 4:
+    if cpus_of_a_node < 4:
         return 0.5, 1.0, 0.5
     return 1.0, (0.5 if on_gpu else 2.0), 0.5
 
 
-def _cpu_encoders(cpus: float, memory: int, workload: Workload) -> int:
+def _cpu_encoders(nodes: Sequence[Node], workload: Workload) -> int:
     """One for every eight CPUs, where memory for their weights and blocks allows: threads of one scale no further."""
-    return max(1, min(int(cpus // 8), int(memory / 2 / (2 * workload.weights_bytes + GIB))))
+    by_cpus = int(sum(node.cpus for node in nodes) // 8)
+    by_memory = sum(int(node.memory_bytes / 2 / (2 * workload.weights_bytes + GIB)) for node in nodes)
+    return max(1, min(by_cpus, by_memory))
+
+
+def _check_places(nodes: Sequence[Node], wanted: list[tuple[str, Node]]) -> None:
+    """See to it that everything that must run at once finds a node: sums over the cluster do not tell that.
+
+    First fit, in the order given.  Raises `CapacityError` that names what finds no place.
+    """
+    free = [[node.cpus, node.gpus, float(node.memory_bytes)] for node in nodes]
+    for name, need in wanted:
+        needs = (need.cpus, need.gpus, float(need.memory_bytes))
+        for room in free:
+            if all(has >= wants - 1e-9 for has, wants in zip(room, needs, strict=True)):
+                room[:] = [has - wants for has, wants in zip(room, needs, strict=True)]
+                break
+        else:
+            largest = max(node.memory_bytes for node in nodes) / GIB
+            raise CapacityError(
+                f"no node has room for another {name}: it needs {need.cpus:g} CPUs, {need.gpus:g} GPUs and "
+                f"{need.memory_bytes / GIB:.1f} GiB of memory beside what runs already; there are {len(nodes)} nodes "
+                f"with up to {max(node.cpus for node in nodes):g} CPUs, {max(node.gpus for node in nodes):g} GPUs and "
+                f"{largest:.1f} GiB; lower execution.encoders, execution.block_rows or decode.max_pixels"
+            )
 
 
 def _check_cpus(cpus: float, decode_cpus: float, encoders: int, encoder_cpus: float, write_cpus: float) -> None:
@@ -192,13 +223,19 @@ def _batch_size(workload: Workload, on_gpu: bool) -> int:
     return int(min(max(8 * 224 * 224 / (workload.height * workload.width), 8), 64))
 
 
-def _block_rows(workload: Workload, object_store: int, batch_size: int, decode_tasks: int, encoders: int) -> int:
-    """Blocks of up to 96 MB; smaller where the object store is, or where there are few images to share out."""
+def _block_rows(
+    workload: Workload, object_store: int, batch_size: int, decode_tasks: int, encoders: int, images_per_s: float
+) -> int:
+    """Blocks of up to 96 MB; smaller where the object store is, or there are few images, or they are slow.
+
+    A block is the least that counts as progress, so it must not take longer than half a minute.
+    """
     by_store = object_store / (8 * (decode_tasks + encoders + 1)) / workload.pixels_bytes
     by_size = 96e6 / workload.pixels_bytes
-    by_images = workload.n_images / (4 * (decode_tasks + encoders))
-    rows = int(min(by_store, by_size, max(by_images, 2 * batch_size), 1_024))
-    return max(rows // batch_size * batch_size, min(rows, batch_size), 1)
+    by_images = max(workload.n_images / (4 * (decode_tasks + encoders)), 2 * batch_size)
+    by_time = 30 * images_per_s / encoders
+    rows = max(int(min(by_store, by_size, by_images, by_time, 1_024)), 1)
+    return max(rows // batch_size * batch_size, min(rows, batch_size))
 
 
 def _images_per_slice(workload: Workload, block_rows: int, decode_tasks: int) -> int:

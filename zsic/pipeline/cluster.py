@@ -54,7 +54,6 @@ def connect(execution: ExecutionSpec) -> Iterator[None]:
         ray.init(
             address="local",
             num_cpus=execution.num_cpus or available_cpus(),
-            num_gpus=int(execution.num_gpus + 0.999) if execution.num_gpus else None,
             include_dashboard=False,
             logging_level=logging.ERROR,
             log_to_driver=False,

@@ -3,6 +3,7 @@
 import json
 import warnings
 from dataclasses import asdict
+from math import ceil
 from typing import Any
 
 import ray
@@ -22,7 +23,8 @@ def set_context(layout: Layout, pixels_bytes: int, no_progress_timeout_s: float)
     context = DataContext.get_current()
     # A yield becomes a block when the buffer is over this size; a little under a whole block makes each yield one.
     context.target_max_block_size = int(0.9 * layout.block_rows * pixels_bytes)
-    context.execution_no_progress_timeout_s = int(no_progress_timeout_s)
+    context.execution_no_progress_timeout_s = ceil(no_progress_timeout_s)
+    context.raise_original_map_exception = True  # else Ray's own wrapper hides what went wrong
     context.max_errored_blocks = 0  # it would swallow failed writes too
     context.execution_options.preserve_order = False
     context.enable_progress_bars = False

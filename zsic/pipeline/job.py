@@ -3,6 +3,7 @@
 Reads small files only; no weights are loaded and Ray is not started.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zsic.core.errors import SpecError
@@ -11,12 +12,19 @@ from zsic.core.preprocess import Geometry
 from zsic.core.schema import RESERVED_COLUMNS, SCHEMA_VERSION
 from zsic.core.spec import JobSpec
 from zsic.models.checkpoint import Checkpoint, resolve
-from zsic.models.encoder import read_geometry
+from zsic.models.processor import read_geometry
+from zsic.models.weights import count_image_parameters
+from zsic.pipeline.capacity import Layout, Node, Workload, lay_out
+from zsic.pipeline.summary import last_rate
 from zsic.storage.objects import Objects
 from zsic.storage.output import Output
 from zsic.storage.store import open_store
 
 DEFAULT_TOP_K = 5
+ROW_BYTES = 500
+"""Of one row without its embedding, in memory: uri, key and five predictions."""
+EMBEDDING_BYTES = 2_048
+"""Of an embedding of width 1,024, which is more than most have; the true width is in the weights."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,28 @@ class Job:
                 "keep_columns": list(self.spec.source.keep_columns),
             },
         }
+
+    def lay_out(self, nodes: Sequence[Node], n_images: int) -> Layout:
+        """Divide a cluster among the stages; the same for a run and for its preview.
+
+        Raises `CapacityError` if the job could not make progress there.
+        """
+        height, width = self.geometry.size
+        workload = Workload(
+            height=height,
+            width=width,
+            weights_bytes=4 * count_image_parameters(self.checkpoint),
+            n_images=n_images,
+            row_bytes=ROW_BYTES + (EMBEDDING_BYTES if self.spec.output.embeddings else 0),
+        )
+        return lay_out(
+            self.spec.execution,
+            self.spec.decode,
+            nodes,
+            workload,
+            rows_per_part=self.spec.output.rows_per_part,
+            images_per_s=last_rate(self.output.store),
+        )
 
 
 def prepare(spec: JobSpec) -> Job:

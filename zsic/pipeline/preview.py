@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from zsic.core.spec import ExecutionSpec, JobSpec
-from zsic.pipeline.capacity import Layout, Node, lay_out
+from zsic.pipeline.capacity import Layout, Node
 from zsic.pipeline.cluster import available_cpus, connect, read_nodes
 from zsic.pipeline.job import Job, prepare
-from zsic.pipeline.run import measure_workload
 from zsic.pipeline.summary import last_rate
 from zsic.storage.pending import Pending, PendingCount, count_pending
 from zsic.storage.rows import read_sources_rows
@@ -32,7 +31,8 @@ class Preview:
     n_changed: int
     n_rows_done: int
     pending: Pending
-    layout: Layout
+    layout: Layout | None
+    """None when nothing is pending."""
     nodes: tuple[Node, ...]
     images_per_s: float
     rate_from: str
@@ -41,7 +41,7 @@ class Preview:
     @property
     def seconds(self) -> float:
         """Expected, while images flow; starting takes some seconds more."""
-        return self.pending.n_images / self.images_per_s
+        return self.pending.n_images / self.images_per_s if self.images_per_s else 0.0
 
 
 def preview(spec: JobSpec) -> Preview:
@@ -63,22 +63,23 @@ def preview(spec: JobSpec) -> Preview:
             counted.add(batch)
         n_listed, n_changed, n_rows = new.n_listed, new.n_changed, 0
     pending = counted.estimate(job.objects, spec)
-    nodes = _nodes(spec.execution)
-    layout = lay_out(
-        spec.execution,
-        spec.decode,
-        nodes,
-        measure_workload(job, pending.n_images),
-        images_per_s=last_rate(job.output.store),
-    )
-    rate, rate_from = layout.images_per_s, "the model's size; within a factor of three"
+    nodes: tuple[Node, ...] = ()
+    layout, rate, rate_from = None, 0.0, ""
+    if pending.n_images:
+        nodes = tuple(_nodes(spec.execution))
+        layout = job.lay_out(nodes, pending.n_images)
+        rate, rate_from = _rate(job, layout, counted.first_sources, sum(node.cpus for node in nodes))
+    return Preview(job, plan is not None, n_listed, n_changed, n_rows, pending, layout, nodes, rate, rate_from)
+
+
+def _rate(job: Job, layout: Layout, sources: list[Source], cpus: float) -> tuple[float, str]:
+    """Images/s to expect, and where that comes from."""
     if last_rate(job.output.store) is not None:
-        rate_from = "the last run into this output"
-    elif pending.n_images and not spec.execution.num_gpus:
-        measured = _measure(job, counted.first_sources, sum(node.cpus for node in nodes))
-        if measured is not None:
-            rate, rate_from = measured, f"{N_SAMPLED} images of the source, decoded and encoded just now"
-    return Preview(job, plan is not None, n_listed, n_changed, n_rows, pending, layout, tuple(nodes), rate, rate_from)
+        return layout.images_per_s, "the last run into this output"
+    measured = None if job.spec.execution.num_gpus else _measure(job, sources, cpus)
+    if measured is not None:
+        return measured, "the first images of the source, decoded and encoded just now"
+    return layout.images_per_s, "the model's size; within a factor of three"
 
 
 def _nodes(execution: ExecutionSpec) -> list[Node]:
@@ -90,11 +91,17 @@ def _nodes(execution: ExecutionSpec) -> list[Node]:
     return [
         Node(
             cpus=execution.num_cpus or available_cpus(),
-            gpus=execution.num_gpus * (execution.encoders or 1),
+            gpus=_count_gpus() if execution.num_gpus else 0.0,
             memory_bytes=int(0.6 * memory),
             object_store_bytes=int(0.3 * memory),
         )
     ]
+
+
+def _count_gpus() -> float:
+    import torch
+
+    return float(torch.cuda.device_count())
 
 
 def _measure(job: Job, sources: list[Source], cpus: float) -> float | None:

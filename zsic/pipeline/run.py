@@ -10,26 +10,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import ray
 import ray.exceptions
+from ray.data.exceptions import ExecutionTimeoutError
 
 import zsic
-from zsic.core.errors import IncompleteError, ZsicError
+from zsic.core.errors import IncompleteError, StoreError, ZsicError
 from zsic.core.fingerprint import fingerprint
 from zsic.core.spec import JobSpec
 from zsic.models.encoder import TextEncoder
 from zsic.models.head import Head, compile_head
-from zsic.models.weights import count_image_parameters
-from zsic.pipeline.capacity import Workload, lay_out
 from zsic.pipeline.cluster import connect, read_nodes
 from zsic.pipeline.graph import MAX_TASK_RETRIES, build, set_context
 from zsic.pipeline.job import Job, prepare
 from zsic.pipeline.progress import Reporter, start_reporter
 from zsic.pipeline.sink import PartSink
 from zsic.pipeline.stages import Decode
-from zsic.pipeline.summary import RunSummary, last_rate, record_summary
+from zsic.pipeline.summary import RunSummary, record_summary
 from zsic.pipeline.watch import Progress, Watch
 from zsic.storage.ledger import Ledger
-from zsic.storage.output import Increment
 from zsic.storage.pending import Pending, count_pending
+from zsic.storage.plan import Plan
 from zsic.storage.slices import cut
 from zsic.storage.sources import list_sources
 
@@ -45,63 +44,72 @@ def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
     clock = _Clock()
     watch.on_step("reading labels and model")
     job = prepare(spec)
-    owner = job.output.claim(job.fields)
+    owner = job.output.check(job.fields)
     clock.lap("prepare")
 
     watch.on_step("listing the source")
-    increment = job.output.next_plan(list_sources(spec.source, job.objects, excluding=job.output.store.uri))
+    listing = list_sources(spec.source, job.objects, excluding=job.output.store.uri)
+    increment = job.output.next_plan(listing, job.fields, spec.source.model_dump(mode="json"))
     clock.lap("list")
-    if increment is None:
-        return RunSummary(job.output.store.uri, owner, "unchanged", seconds=clock.laps)
-    ledger = job.output.read_ledger(increment.plan)
-    n_rows_before = ledger.n_rows
-    clock.lap("ledger")
 
-    progress = Progress()
-    try:
-        if not ledger.whole:
-            progress = _classify(job, increment, ledger, watch, clock)
-        watch.on_step("recounting and publishing")
-        snapshot = job.output.publish(increment.plan, owner)
-    except KeyboardInterrupt:
-        raise IncompleteError(
-            f"interrupted; what is in {job.output.store.uri} stays, and the same command resumes"
-        ) from None
-    clock.lap("publish")
+    plan, progress, n_rows_before = increment.plan, Progress(), 0
+    if plan is not None:
+        try:
+            ledger = job.output.read_ledger(plan)
+            n_rows_before = ledger.n_rows
+            clock.lap("ledger")
+            if not ledger.all_there:
+                progress = _classify(job, plan, ledger, watch, clock)
+            watch.on_step("recounting and publishing")
+            job.output.publish(plan, owner)
+        except KeyboardInterrupt:
+            raise IncompleteError(
+                f"interrupted; what is in {job.output.store.uri} stays, and the same command resumes"
+            ) from None
+        clock.lap("publish")
 
+    snapshots = job.output.read_snapshots()
+    published = snapshots[-1] if plan is not None else None
+    n_rows = published.n_rows if published else 0
     summary = RunSummary(
         output=job.output.store.uri,
         fingerprint=owner,
-        state="complete",
+        state="complete" if published else "unchanged",
         resumed=increment.resumed,
-        n_sources=snapshot.n_sources,
-        n_rows=snapshot.n_rows,
+        n_sources=published.n_sources if published else 0,
+        n_rows=n_rows,
         n_rows_before=n_rows_before,
+        n_rows_in_all=sum(snapshot.n_rows for snapshot in snapshots),
         n_changed=increment.n_changed,
-        outcomes=snapshot.outcomes,
+        outcomes=published.outcomes if published else {},
         seconds=clock.laps | {"fetch": progress.fetch_s, "decode": progress.decode_s, "encode": progress.encode_s},
-        images_per_s=(snapshot.n_rows - n_rows_before) / max(clock.laps.get("flow", 0.0), 1e-9),
+        images_per_s=(n_rows - n_rows_before) / max(clock.laps.get("flow", 0.0), 1e-9),
         progress=progress,
     )
-    record_summary(job.output.store, summary, spec)
+    if published:
+        record_summary(job.output.store, summary, spec)
     return summary
 
 
-def _classify(job: Job, increment: Increment, ledger: Ledger, watch: Watch, clock: "_Clock") -> Progress:
+def _classify(job: Job, plan: Plan, ledger: Ledger, watch: Watch, clock: "_Clock") -> Progress:
     """Run the pipeline over what is pending; returns the sums of all workers."""
-    spec = job.spec
-    pending = count_pending(job.output.store, ledger).estimate(job.objects, spec)
-    watch.on_step("starting Ray" if spec.execution.address is None else "connecting to Ray")
+    execution = job.spec.execution
+    pending = count_pending(job.output.store, ledger).estimate(job.objects, job.spec)
+    watch.on_step("starting Ray" if execution.address is None else "connecting to Ray")
     with ThreadPoolExecutor(1) as background:
         # Starting Ray takes seconds and so does the text tower; neither needs the other.
         compiling = background.submit(lambda: compile_head(job.labels, TextEncoder(job.checkpoint)))
-        with connect(spec.execution):
-            return _flow(job, increment, ledger, compiling, pending, watch, clock)
+        with connect(execution):
+            clock.lap("ray")
+            try:
+                return _flow(job, plan, ledger, compiling, pending, watch, clock)
+            except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
+                raise _explain(error) from error
 
 
 def _flow(
     job: Job,
-    increment: Increment,
+    plan: Plan,
     ledger: Ledger,
     compiling: "Future[Head]",
     pending: Pending,
@@ -109,28 +117,19 @@ def _flow(
     clock: "_Clock",
 ) -> Progress:
     """Build the graph on the cluster that is connected, and let the images flow through it."""
-    spec, output = job.spec, job.output
-    nodes = read_nodes()
-    clock.lap("ray")
+    spec, store = job.spec, job.output.store
     watch.on_step("encoding the labels")
     head = compiling.result()
     clock.lap("labels")
-    layout = lay_out(
-        spec.execution,
-        spec.decode,
-        nodes,
-        measure_workload(job, pending.n_images),
-        rows_per_part=spec.output.rows_per_part,
-        images_per_s=last_rate(output.store),
-    )
+    layout = job.lay_out(read_nodes(), pending.n_images)
     _log.info("layout: %s", layout)
-    slices = cut(output.store, ledger, images_per_slice=layout.images_per_slice)
+    slices = cut(store, ledger, images_per_slice=layout.images_per_slice)
     reporter = start_reporter()
     height, width = job.geometry.size
     set_context(layout, height * width * 3, spec.execution.no_progress_timeout_s)
     dataset = build(
         slices,
-        Decode(output.store, spec, job.geometry, layout.block_rows, layout.decode_threads, reporter),
+        Decode(store, spec, job.geometry, layout.block_rows, layout.decode_threads, reporter),
         {
             "checkpoint": job.checkpoint,
             "head": ray.put(head),
@@ -143,30 +142,22 @@ def _flow(
         },
         layout,
     )
-    sink = PartSink(
-        output.store,
-        increment.plan,
-        metadata=_part_metadata(job, head),
-        rows_per_part=layout.rows_per_part,
-    )
+    sink = PartSink(store, plan, metadata=_part_metadata(job, head), rows_per_part=layout.rows_per_part)
     watch.on_start(pending)
-    with _watching(reporter, watch):
-        try:
-            dataset.write_datasink(
-                sink,
-                ray_remote_args={"num_cpus": layout.write_cpus, "max_retries": MAX_TASK_RETRIES},
-            )
-        except ray.exceptions.RayError as error:
-            raise _explain(error) from error
+    with _watching(reporter, watch) as told:
+        dataset.write_datasink(
+            sink,
+            ray_remote_args={
+                "num_cpus": layout.write_cpus,
+                "memory": layout.write_memory_bytes,
+                "max_retries": MAX_TASK_RETRIES,
+            },
+        )
     clock.lap("flow")
-    return reporter.read()
-
-
-def measure_workload(job: Job, n_images: int) -> Workload:
-    """What one image weighs, from the checkpoint's files; no weights are loaded."""
-    height, width = job.geometry.size
-    n_parameters = count_image_parameters(job.checkpoint)
-    return Workload(height, width, weights_bytes=4 * n_parameters, n_images=n_images)
+    # The tally may be gone with its node; then what it told last will do.
+    with contextlib.suppress(ray.exceptions.RayError):
+        told.append(reporter.read())
+    return told[-1] if told else Progress()
 
 
 def _part_metadata(job: Job, head: Head) -> dict[str, object]:
@@ -186,35 +177,41 @@ def _part_metadata(job: Job, head: Head) -> dict[str, object]:
     }
 
 
-def _explain(error: ray.exceptions.RayError) -> ZsicError:
-    """Say what stopped the pipeline: our own error from a worker as it is, all else as resumable."""
+def _explain(error: Exception) -> ZsicError:
+    """Say what stopped the pipeline.
+
+    What must be mended before a rerun keeps its kind (a model that is not on every node, say); everything else is
+    resumable, a store that failed under way too.
+    """
     innermost: BaseException = error
-    while (cause := getattr(innermost, "cause", None)) is not None:
+    while isinstance(cause := getattr(innermost, "cause", None) or innermost.__cause__, BaseException):
         innermost = cause
-    if isinstance(innermost, ZsicError):
+    if isinstance(innermost, ZsicError) and not isinstance(innermost, StoreError):
         return innermost
-    # Ray's text is the trace of the worker; its last line says what happened.
-    reason = str(innermost).strip().splitlines()[0] if str(innermost).strip() else type(innermost).__name__
+    lines = str(innermost).strip().splitlines() or [""]
+    what = lines[0] if isinstance(innermost, ZsicError) else f"{type(innermost).__name__}: {lines[0]}"
     return IncompleteError(
-        f"the pipeline stopped: {type(innermost).__name__}: {reason}\n"
+        f"the pipeline stopped: {what}\n"
         "What is written stays; the same command resumes.  ZSIC_TRACEBACK=1 shows where it happened."
     )
 
 
 @contextlib.contextmanager
-def _watching(reporter: Reporter, watch: Watch) -> Iterator[None]:
-    """Tell the watch about the progress, once a second, from a thread of its own."""
+def _watching(reporter: Reporter, watch: Watch) -> Iterator[list[Progress]]:
+    """Tell the watch about the progress, once a second, from a thread of its own; yields where the last one is."""
     ended = threading.Event()
+    told: list[Progress] = []
 
     def poll() -> None:
         while not ended.wait(1.0):
-            with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
-                watch.on_progress(reporter.read())
+            with contextlib.suppress(ray.exceptions.RayError):
+                told[:] = [reporter.read()]
+                watch.on_progress(told[0])
 
     thread = threading.Thread(target=poll, name="progress", daemon=True)
     thread.start()
     try:
-        yield
+        yield told
     finally:
         ended.set()
         thread.join()

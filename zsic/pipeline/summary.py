@@ -30,6 +30,8 @@ class RunSummary:
     """Of the increment, those of earlier attempts among them."""
     n_rows_before: int = 0
     """Rows that earlier attempts had left."""
+    n_rows_in_all: int = 0
+    """Rows of the whole output, all increments together."""
     n_changed: int = 0
     """Sources that changed since they were classified; their rows are those of the old version."""
     outcomes: dict[str, int] = field(default_factory=dict)

@@ -24,6 +24,10 @@ Runs = tuple[tuple[int, int], ...]
 """Half-open ranges of indices within a source, ascending and disjoint."""
 
 
+class DamagedPartError(StoreError):
+    """An object named like a part is none, or is no longer one."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartFacts:
     """What one part holds, counted from its columns."""
@@ -39,16 +43,15 @@ def read_part(store: Store, name: str, n_bytes: int) -> PartFacts:
     """Count one part.  Raises `StoreError` if it is not a part of zsic's."""
     try:
         with store.open(name) as file:
-            reader = pq.ParquetFile(file)
+            reader = pq.ParquetFile(file, pre_buffer=True)
             totals = read_metadata(reader.schema_arrow, "source_totals")
             table = reader.read(["id", "outcome"])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StoreError(
-            f"output: {store.uri}/{name} cannot be read ({error}); delete it and run again: "
-            "its images will be classified anew"
-        ) from error
+    except pa.ArrowInvalid as error:
+        raise DamagedPartError(f"{name}: is damaged: {error}") from error
+    except OSError as error:
+        raise StoreError(f"output: {store.uri}/{name} cannot be read: {error}") from error
     if not isinstance(totals, dict):
-        raise StoreError(f"output: {store.uri}/{name} was not written by zsic; move it out of the output")
+        raise DamagedPartError(f"{name}: was not written by zsic")
     counts = pc.value_counts(table["outcome"]).to_pylist()
     return PartFacts(
         name=name,
@@ -63,7 +66,7 @@ def read_part(store: Store, name: str, n_bytes: int) -> PartFacts:
 class Ledger:
     """The rows of one plan that exist.
 
-    Memory: two bytes a source, plus the ranges of those shards that are begun and not done.
+    Memory: two bytes a source, and the ranges of each shard.
     """
 
     plan: Plan
@@ -73,10 +76,12 @@ class Ledger:
     """Name, rows and bytes of each part."""
     n_doubled: int = 0
     """Rows that exist more than once, beyond the first."""
+    doubling_parts: list[str] = field(default_factory=list)
+    """Parts that hold rows which parts before them hold."""
 
     def __post_init__(self) -> None:
-        self._done_N = np.zeros(self.plan.n_sources, bool)
         self._loose_N = np.zeros(self.plan.n_sources, bool)
+        self._loose_done_N = np.zeros(self.plan.n_sources, bool)
         self._totals: dict[int, int] = {}
         self._runs: dict[int, Runs] = {}
 
@@ -86,63 +91,94 @@ class Ledger:
 
     def add(self, part: PartFacts) -> None:
         """Enter one part."""
+        positions_N = (part.ids_N >> INDEX_BITS) - self.plan.first_ordinal
+        indices_N = part.ids_N & ((1 << INDEX_BITS) - 1)
+        ended = {ordinal - self.plan.first_ordinal: total for ordinal, total in part.totals.items()}
+        self._check(part.name, positions_N, indices_N, ended)
         self.parts.append((part.name, len(part.ids_N), part.n_bytes))
         self.n_rows += len(part.ids_N)
         self.outcomes.update(part.outcomes)
-        first = self.plan.first_ordinal
-        positions_N = (part.ids_N >> INDEX_BITS) - first
-        if len(positions_N) and not (positions_N.min() >= 0 and positions_N.max() < self.plan.n_sources):
-            raise StoreError(f"output: {part.name} holds ids that its plan does not; move it away")
         loose_N = self._loose_N[positions_N]
-        self._add_images(positions_N[loose_N])
-        for ordinal, total in part.totals.items():
-            # A shard whose rest could not be read at one attempt, and could at the next, has two; the longer holds.
-            self._totals[ordinal - first] = max(total, self._totals.get(ordinal - first, 0))
-        touched = self._add_shards(part.ids_N[~loose_N], first)
-        for position in touched | {ordinal - first for ordinal in part.totals}:
-            if self._loose_N[position]:
-                continue
-            if position in self._totals and self._runs.get(position) == ((0, self._totals[position]),):
-                self._done_N[position] = True
+        n_doubled = self._add_images(positions_N[loose_N])
+        n_doubled += self._add_shards(positions_N[~loose_N], indices_N[~loose_N])
+        for position, total in ended.items():
+            self._totals[position] = max(total, self._totals.get(position, 0))
+        if n_doubled:
+            self.n_doubled += n_doubled
+            self.doubling_parts.append(part.name)
 
-    def _add_images(self, positions_N: Ids) -> None:
+    def _check(self, name: str, positions_N: Ids, indices_N: Ids, ended: Mapping[int, int]) -> None:
+        every_N = np.concatenate([positions_N, np.fromiter(ended, np.int64, len(ended))])
+        if len(every_N) and not (every_N.min() >= 0 and every_N.max() < self.plan.n_sources):
+            raise StoreError(f"output: {name} holds ids that its plan does not; move it away")
+        if indices_N[self._loose_N[positions_N]].any():
+            raise StoreError(f"output: {name} holds several images of a source that is one; move it away")
+
+    def _add_images(self, positions_N: Ids) -> int:
+        """Enter loose images; returns how many existed already."""
         distinct_N = np.unique(positions_N)
-        self.n_doubled += len(positions_N) - len(distinct_N)
-        self.n_doubled += int(self._done_N[distinct_N].sum())
-        self._done_N[distinct_N] = True
+        n_doubled = len(positions_N) - len(distinct_N) + int(self._loose_done_N[distinct_N].sum())
+        self._loose_done_N[distinct_N] = True
+        return n_doubled
 
-    def _add_shards(self, ids_N: Ids, first: int) -> set[int]:
-        touched = set()
-        ordered_N = np.sort(ids_N)
-        indices_N = ordered_N & ((1 << INDEX_BITS) - 1)
-        positions_N = (ordered_N >> INDEX_BITS) - first
-        starts = np.flatnonzero(np.diff(positions_N, prepend=-1))
-        for chunk in np.split(np.arange(len(ordered_N)), starts[1:]):
-            if not len(chunk):
-                continue
-            position = int(positions_N[chunk[0]])
-            found = _runs_of(np.unique(indices_N[chunk]))
-            merged = merge_runs(self._runs.get(position, ()), found)
-            n_before = _n_in(self._runs.get(position, ()))
-            self.n_doubled += len(chunk) - (_n_in(merged) - n_before)
-            self._runs[position] = merged
-            touched.add(position)
-        return touched
+    def _add_shards(self, positions_N: Ids, indices_N: Ids) -> int:
+        """Enter images of shards; returns how many existed already."""
+        n_doubled = 0
+        order_N = np.lexsort((indices_N, positions_N))
+        positions_N, indices_N = positions_N[order_N], indices_N[order_N]
+        borders_N = np.flatnonzero(np.diff(positions_N)) + 1
+        for of_one_N, position in zip(
+            np.split(indices_N, borders_N),
+            positions_N[np.concatenate([[0], borders_N])] if len(positions_N) else (),
+            strict=False,
+        ):
+            before = self._runs.get(int(position), ())
+            self._runs[int(position)] = merge_runs(before, _runs_of(np.unique(of_one_N)))
+            n_doubled += len(of_one_N) - (_n_in(self._runs[int(position)]) - _n_in(before))
+        return n_doubled
+
+    def _total(self, position: int) -> int | None:
+        """Rows of a shard, once its end has been read.
+
+        Attempts that broke off at different places leave several ends.  The farthest holds, and rows beyond it
+        show that there is more: so no gap is ever taken for the end.
+        """
+        total = self._totals.get(position)
+        runs = self._runs.get(position, ())
+        return None if total is None else max(total, runs[-1][1] if runs else 0)
+
+    def _is_done(self, position: int) -> bool:
+        return self._runs.get(position) == ((0, self._total(position)),)
+
+    @property
+    def n_shards(self) -> int:
+        """Sources that are not single images."""
+        return int((~self._loose_N).sum())
 
     @property
     def n_sources_done(self) -> int:
         """Sources whose rows all exist."""
-        return int(self._done_N.sum())
+        return int(self._loose_done_N.sum()) + sum(map(self._is_done, self._runs))
+
+    @property
+    def all_there(self) -> bool:
+        """Whether every planned source is done; rows may exist twice."""
+        return self.n_sources_done == self.plan.n_sources
 
     @property
     def whole(self) -> bool:
         """Whether every planned source is done and no row exists twice."""
-        return self.n_sources_done == self.plan.n_sources and not self.n_doubled
+        return self.all_there and not self.n_doubled
 
-    def pending(self, first: int, stop: int) -> Iterator[tuple[int, Runs]]:
-        """Positions in [first, stop) that are not done, each with the ranges that exist of it already."""
-        for position in np.flatnonzero(~self._done_N[first:stop]) + first:
-            yield int(position), self._runs.get(int(position), ())
+    def pending(self, first: int, stop: int) -> Iterator[tuple[int, Runs, int | None]]:
+        """Positions in [first, stop) that are not done, each with what is known of it.
+
+        That is the ranges that exist, and the total if the end has been read before.
+        """
+        for position in np.flatnonzero(~self._loose_done_N[first:stop]) + first:
+            at = int(position)
+            if not self._is_done(at):
+                yield at, self._runs.get(at, ()), self._total(at)
 
 
 def read_ledger(store: Store, plan: Plan) -> Ledger:

@@ -84,7 +84,7 @@ def read_parquet(
         failure = Failure(Outcome.EMPTY, "the file holds no rows")
     if not skip(index):
         yield Sample(index, None, None, failure)
-    yield End(index + 1)
+    yield End(index + 1, failure)
 
 
 def _rows(

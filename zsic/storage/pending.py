@@ -75,7 +75,7 @@ def count_pending(store: Store, ledger: Ledger) -> PendingCount:
     counted = PendingCount()
     position = 0
     for piece in ledger.plan.pieces:
-        at = [each - position for each, _ in ledger.pending(position, position + piece.n_sources)]
+        at = [each - position for each, *_ in ledger.pending(position, position + piece.n_sources)]
         counted.add(read_piece(store, piece).drop_columns(["ordinal"]).take(at))
         position += piece.n_sources
     return counted

@@ -9,7 +9,7 @@ The ordinal of a source is its position over all plans of an output; `id = ordin
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -56,6 +56,8 @@ class Plan:
     pieces: tuple[Piece, ...]
     n_sources: int
     n_bytes: int
+    source: Mapping[str, object]
+    """The `source` of the spec that was listed."""
     digest: str
 
     @property
@@ -74,8 +76,14 @@ def plan_name(sequence: int) -> str:
     return f"{FOLDER}/{sequence:08d}.json"
 
 
-def write_plan(store: Store, sequence: int, first_ordinal: int, batches: Iterable[pa.RecordBatch]) -> Plan | None:
-    """Write the listed sources as the plan `sequence`; None if there are none.
+def write_plan(
+    store: Store,
+    sequence: int,
+    first_ordinal: int,
+    batches: Iterable[pa.RecordBatch],
+    source: Mapping[str, object],
+) -> Plan | None:
+    """Write the listing of `source` as the plan `sequence`; None if it is empty.
 
     Streams: holds one piece.  Whoever creates the plan first wins, and everybody gets the winner's.
     """
@@ -105,6 +113,7 @@ def write_plan(store: Store, sequence: int, first_ordinal: int, batches: Iterabl
         "pieces": [asdict(piece) for piece in pieces],
         "n_sources": sum(piece.n_sources for piece in pieces),
         "n_bytes": n_bytes,
+        "source": source,
     }
     store.create(plan_name(sequence), canonical(body))
     return read_plan(store, sequence)
@@ -121,6 +130,7 @@ def read_plan(store: Store, sequence: int) -> Plan | None:
         pieces=tuple(Piece(**piece) for piece in body["pieces"]),
         n_sources=body["n_sources"],
         n_bytes=body["n_bytes"],
+        source=body["source"],
         digest=hashlib.sha256(data).hexdigest(),
     )
 
@@ -128,14 +138,14 @@ def read_plan(store: Store, sequence: int) -> Plan | None:
 def read_piece(store: Store, piece: Piece, columns: list[str] | None = None) -> pa.Table:
     """Read the sources of one piece, or some of their columns."""
     with store.open(piece.name) as file:
-        return pq.read_table(file, columns=columns, schema=PLAN_SCHEMA)
+        return pq.ParquetFile(file, pre_buffer=True).read(columns)
 
 
 def read_sources(store: Store, name: str, start: int, stop: int) -> pa.Table:
     """Read the sources at the positions [start, stop) of a piece, touching only their row groups."""
     first, last = start // GROUP_ROWS, (stop - 1) // GROUP_ROWS
     with store.open(name) as file:
-        groups = pq.ParquetFile(file).read_row_groups(list(range(first, last + 1)))
+        groups = pq.ParquetFile(file, pre_buffer=True).read_row_groups(list(range(first, last + 1)))
     return groups.slice(start - first * GROUP_ROWS, stop - start)
 
 

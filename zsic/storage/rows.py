@@ -40,18 +40,23 @@ def read_rows(store: Store, objects: Objects, spec: JobSpec, piece: Slice) -> It
     """Read the rows of a slice in order of id, those left out that it says to skip."""
     rows = read_sources(store, piece.piece, piece.start, piece.stop).to_pylist()
     sources = [(row.pop("ordinal"), Source(**row)) for row in rows]
-    return read_sources_rows(sources, objects, spec, piece.skip)
+    return read_sources_rows(sources, objects, spec, piece.skip, piece.total)
 
 
 def read_sources_rows(
-    sources: list[tuple[int, Source]], objects: Objects, spec: JobSpec, skip: Runs = ()
+    sources: list[tuple[int, Source]],
+    objects: Objects,
+    spec: JobSpec,
+    skip: Runs = (),
+    total: int | None = None,
 ) -> Iterator[RawRow]:
     """Read the rows of sources, given with their ordinals; loose images many at a time, shards one after the other."""
     if all(source.kind == "image" for _, source in sources):
         yield from _read_loose(sources, objects, spec)
         return
     for ordinal, source in sources:
-        yield from _read_one(ordinal, source, objects, spec, skip)
+        samples = read_samples(source, objects, spec, skip=lambda index: _within(index, skip))
+        yield from _number(ordinal, source, _complete(samples, skip, total))
 
 
 def _read_loose(sources: list[tuple[int, Source]], objects: Objects, spec: JobSpec) -> Iterator[RawRow]:
@@ -61,10 +66,10 @@ def _read_loose(sources: list[tuple[int, Source]], objects: Objects, spec: JobSp
         yield RawRow(ordinal << INDEX_BITS, source.uri, None, data, failure, source.columns, source_total=1)
 
 
-def _read_one(ordinal: int, source: Source, objects: Objects, spec: JobSpec, skip: Runs) -> Iterator[RawRow]:
-    """The rows of one source.  Each waits for the next, for only the end tells which row is the last."""
+def _number(ordinal: int, source: Source, samples: Iterator[Sample | End]) -> Iterator[RawRow]:
+    """Make rows of samples.  Each waits for the next, for only the end tells which is the last."""
     waiting: RawRow | None = None
-    for sample in read_samples(source, objects, spec, skip=lambda index: _within(index, skip)):
+    for sample in samples:
         match sample:
             case Sample(index=index) if index > MAX_INDEX:
                 full = Failure(Outcome.BAD_SHARD, f"more than {MAX_INDEX} images; the rest was not read")
@@ -86,6 +91,30 @@ def _read_one(ordinal: int, source: Source, objects: Objects, spec: JobSpec, ski
                 if waiting is not None:
                     is_last = waiting.id & MAX_INDEX == total - 1
                     yield replace(waiting, source_total=total) if is_last else waiting
+
+
+def _complete(samples: Iterator[Sample | End], skip: Runs, known_total: int | None) -> Iterator[Sample | End]:
+    """Make a reading of a source agree with what earlier readings left of it.
+
+    An earlier reading that met the end binds this one to its total.  Where a shard has gone, changed or broken off
+    since some of its rows were written, the rows that are missing get the reason, and one more ends the source: so
+    it can always be finished.
+    """
+    n_before = skip[-1][1] if skip else 0
+    for sample in samples:
+        match sample:
+            case Sample(index=index) if known_total is not None and index >= known_total:
+                yield End(known_total)
+                return
+            case Sample():
+                yield sample
+            case End(total=found, failure=failure):
+                total = known_total or (found if found > n_before else n_before + 1)
+                reason = failure or Failure(Outcome.BAD_SHARD, "fewer images than an earlier attempt found")
+                for index in range(found, total):
+                    if not _within(index, skip):
+                        yield Sample(index, None, None, reason)
+                yield End(total)
 
 
 def _within(index: int, runs: Runs) -> bool:

@@ -50,3 +50,5 @@ class End:
     """Comes last from every reader: how many samples the source has, skipped ones included."""
 
     total: int
+    failure: Failure | None = None
+    """Why the source was not read to its end; the last sample stands for the rest of it."""

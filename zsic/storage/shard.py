@@ -52,7 +52,7 @@ def read_shard(
         failure = Failure(Outcome.EMPTY, "the shard holds no images")
     if not skip(shard.n_samples):
         yield Sample(shard.n_samples, None, None, failure)
-    yield End(shard.n_samples + 1)
+    yield End(shard.n_samples + 1, failure)
 
 
 class _Shard:

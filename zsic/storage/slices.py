@@ -1,7 +1,7 @@
 """How the pending sources of a plan are cut into pieces of work: what one decode task reads."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow.compute as pc
 
@@ -17,48 +17,58 @@ MAX_SLICES = 100_000
 class Slice:
     """The sources at the positions [start, stop) of one piece of a plan.
 
-    `skip` holds ranges of indices that exist already, and is set only for a slice of a single source.
+    `skip` holds ranges of indices that exist already, and `total` the rows of the source if its end has been read
+    before; both are set only for a slice of a single source.
     """
 
     piece: str
     start: int
     stop: int
     skip: Runs = ()
+    total: int | None = None
 
 
 def cut(store: Store, ledger: Ledger, *, images_per_slice: int) -> list[Slice]:
     """Cut what is pending into slices, in order of the plan.
 
-    A shard or Parquet file is a slice of its own (several small ones share a slice in plans so large that there
-    would be more than `MAX_SLICES`); of loose images up to `images_per_slice` neighbours form one.
+    A shard or Parquet file is a slice of its own, and of loose images up to `images_per_slice` neighbours form one;
+    more share a slice only in plans so large that there would be more than `MAX_SLICES`.
     """
     slices: list[Slice] = []
-    n_shards_per_slice = -(-ledger.plan.n_sources // MAX_SLICES)
+    n_shards = -(-ledger.n_shards // MAX_SLICES)
+    n_images = max(images_per_slice, -(-(ledger.plan.n_sources - ledger.n_shards) // MAX_SLICES))
     position = 0
     for piece in ledger.plan.pieces:
         loose = pc.equal(read_piece(store, piece, ["kind"])["kind"], "image").to_pylist()
-        pending = (
-            (at - position, skip, loose[at - position])
-            for at, skip in ledger.pending(position, position + piece.n_sources)
-        )
-        for start, stop, skip in _join(pending, images_per_slice, n_shards_per_slice):
-            slices.append(Slice(piece.name, start, stop, skip))
+        pending = ledger.pending(position, position + piece.n_sources)
+        slices += _join(piece.name, position, pending, loose, n_images, n_shards)
         position += piece.n_sources
     return slices
 
 
-def _join(pending: Iterator[tuple[int, Runs, bool]], n_images: int, n_shards: int) -> Iterator[tuple[int, int, Runs]]:
-    """Join neighbours of one kind, neither of which is begun, up to the given numbers."""
-    start = stop = 0
-    skip: Runs = ()
-    loose = False
-    for at, at_skip, at_loose in pending:
-        room = n_images if at_loose else n_shards
-        joins = at == stop and at_loose == loose and not skip and not at_skip and stop - start < room
-        if not joins:
-            if stop > start:
-                yield start, stop, skip
-            start, skip, loose = at, at_skip, at_loose
-        stop = at + 1
-    if stop > start:
-        yield start, stop, skip
+def _join(
+    piece: str,
+    first: int,
+    pending: Iterator[tuple[int, Runs, int | None]],
+    loose: list[bool],
+    n_images: int,
+    n_shards: int,
+) -> Iterator[Slice]:
+    """Join neighbours of one kind, none of which is begun, up to the given numbers."""
+    held: Slice | None = None
+    for position, skip, total in pending:
+        at = position - first
+        if (
+            held is not None
+            and at == held.stop
+            and loose[at] == loose[held.start]
+            and not (skip or held.skip)
+            and held.stop - held.start < (n_images if loose[at] else n_shards)
+        ):
+            held = replace(held, stop=at + 1)
+            continue
+        if held is not None:
+            yield held
+        held = Slice(piece, at, at + 1, skip, total)
+    if held is not None:
+        yield held

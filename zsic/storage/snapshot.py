@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from zsic.core.errors import IncompleteError, StoreError
 from zsic.core.fingerprint import canonical
-from zsic.storage.ledger import Ledger, read_ledger
+from zsic.storage.ledger import DamagedPartError, Ledger, read_ledger
 from zsic.storage.plan import read_plan
 from zsic.storage.store import Store
 
@@ -78,8 +78,8 @@ def commit(store: Store, ledger: Ledger, fingerprint: str) -> Snapshot:
     plan = ledger.plan
     if ledger.n_doubled:
         raise IncompleteError(
-            f"{ledger.n_doubled} rows exist twice in {store.uri}/{plan.tag}*.parquet; delete one of the parts that "
-            "overlap and run again: what it held is classified anew"
+            f"{ledger.n_doubled} rows of {store.uri} exist twice, as when two runs write at once.  When no run is "
+            f"under way, delete {_listed(ledger.doubling_parts)} and run again: what only they held is classified anew"
         )
     if not ledger.whole:
         raise IncompleteError(
@@ -122,7 +122,11 @@ def find_differences(store: Store) -> Iterator[str]:
             continue
         if any(part.name not in present for part in snapshot.parts):
             continue
-        ledger = read_ledger(store, plan)
+        try:
+            ledger = read_ledger(store, plan)
+        except DamagedPartError as error:
+            yield f"snapshot {snapshot.sequence}: {error}"
+            continue
         if ledger.n_rows != snapshot.n_rows:
             yield f"snapshot {snapshot.sequence}: {ledger.n_rows} rows, {snapshot.n_rows} published"
         if ledger.n_doubled:
@@ -138,7 +142,11 @@ def find_differences(store: Store) -> Iterator[str]:
         if open_plan is None or not name.startswith(open_plan.tag):
             yield f"{name}: belongs to no snapshot"
     if open_plan is not None:
-        ledger = read_ledger(store, open_plan)
+        try:
+            ledger = read_ledger(store, open_plan)
+        except DamagedPartError as error:
+            yield f"the open run: {error}"
+            return
         yield (
             f"a run is open: {ledger.n_sources_done} of {open_plan.n_sources} sources done; run the same command "
             "again to finish it"
@@ -153,3 +161,7 @@ def _part_differences(store: Store, snapshot: Snapshot, present: dict[str, int])
             yield f"{part.name}: has {present[part.name]} bytes, {part.n_bytes} published"
         elif store.digest(part.name) != part.digest:
             yield f"{part.name}: its content has changed"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

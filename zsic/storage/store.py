@@ -6,6 +6,7 @@ The protocol needs one strong thing of a store: that creating an object fails wh
 import contextlib
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any, BinaryIO, Protocol
 
 from zsic.core.errors import StoreError
 from zsic.core.spec import StoreSpec
+
+BODY_ATTEMPTS = 3
+DRAFTS = "_zsic/draft"
 
 
 class Store(Protocol):
@@ -47,7 +51,7 @@ def open_store(uri: str, spec: StoreSpec) -> Store:
     """Open the store of an output.  Raises `StoreError` for a scheme that the protocol is not proved on."""
     scheme, separator, path = uri.partition("://")
     if not separator:
-        return DiskStore(Path(uri))
+        return DiskStore(Path(uri).expanduser())
     if scheme == "file":
         return DiskStore(Path("/" + path.lstrip("/")))
     if scheme == "s3":
@@ -72,7 +76,8 @@ class DiskStore:
         path = self.root / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.parent / f".{path.name[:100]}.{uuid.uuid4().hex}.draft"
+            draft = self.root / DRAFTS / f"{uuid.uuid4().hex}.draft"
+            draft.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with draft.open("xb") as file:
                     file.write(data)
@@ -176,7 +181,8 @@ class S3Store:
                     "retries": {"mode": "standard", "max_attempts": self._spec.attempts},
                 },
             )
-            self._files.retries = 1  # over botocore's; they would multiply
+            # botocore tries a request again until its answer begins; s3fs, when the body breaks off.
+            self._files.retries = BODY_ATTEMPTS
         return self._files
 
     def _call(self, method: str, **arguments: Any) -> Any:
@@ -197,7 +203,8 @@ class S3Store:
 
     def create(self, name: str, data: bytes) -> bool:
         key = self._prefix + name
-        for _ in range(3):
+        for attempt in range(3):
+            time.sleep(attempt)
             try:
                 self._call("put_object", Key=key, Body=data, IfNoneMatch="*")
                 return True
@@ -217,18 +224,20 @@ class S3Store:
 
     def open(self, name: str) -> BinaryIO:
         with self._explaining("open", name):
-            file: BinaryIO = self._s3().open(f"{self._bucket}/{self._prefix}{name}", "rb")
+            # Without a cache of its own: Parquet asks for just the ranges that it needs.
+            file: BinaryIO = self._s3().open(f"{self._bucket}/{self._prefix}{name}", "rb", cache_type="none")
             return file
 
     @contextlib.contextmanager
     def _explaining(self, verb: str, name: str) -> Iterator[None]:
         import botocore.exceptions
+        from aiohttp import ClientError
 
         try:
             yield
         except FileNotFoundError:
             raise
-        except (OSError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        except (OSError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, ClientError) as error:
             raise StoreError(f"output: cannot {verb} {self.uri}/{name}: {error}") from error
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:

@@ -52,7 +52,7 @@ def decode(
     assert increment.plan is not None
     slices = cut(store, output.read_ledger(increment.plan), images_per_slice=100)
     if skip:
-        slices = [Slice(slices[0].piece, 0, 1, skip)]
+        slices = [Slice(slices[0].piece, 0, 1, skip, total=10)]
     stage = Decode(store, spec, read_geometry(resolve(spec.model)), block_rows, 2, Deaf())  # type: ignore[arg-type]
     return list(stage({"slice": [json.dumps(asdict(each)) for each in slices]}))
 

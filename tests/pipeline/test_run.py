@@ -137,7 +137,6 @@ def test_an_interrupted_run_is_resumed_without_doing_a_row_twice(spec_for: SpecF
     assert_same_rows(read_table(out), whole)
 
 
-@pytest.mark.parametrize("server", ["s3_bucket", pytest.param("real_s3_bucket", marks=pytest.mark.real_s3)])
 def test_a_shard_that_vanished_half_way_is_finished_with_the_reason(spec_for: SpecFor, tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "s.tar", range(40))
     out = tmp_path / "out"
@@ -199,6 +198,7 @@ def test_doubled_rows_are_told_and_can_be_mended(
         assert run(spec_for(str(tmp_path / "s.tar"))).n_rows == 6
 
 
+@pytest.mark.parametrize("server", ["s3_bucket", pytest.param("real_s3_bucket", marks=pytest.mark.real_s3)])
 def test_s3_gives_the_rows_of_the_disk(
     spec_for: SpecFor, tmp_path: Path, server: str, request: pytest.FixtureRequest
 ) -> None:

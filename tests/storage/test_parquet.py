@@ -162,7 +162,7 @@ def test_a_file_replaced_since_it_was_listed_is_changed(place: Place) -> None:
     assert isinstance(sample, Sample)
     assert sample.failure is not None
     assert sample.failure.outcome is Outcome.CHANGED
-    assert end == End(1)
+    assert end == End(1, sample.failure)
 
 
 B = pa.binary()

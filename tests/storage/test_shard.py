@@ -278,4 +278,4 @@ def test_a_shard_replaced_since_it_was_listed_is_changed(place: Place) -> None:
     assert isinstance(sample, Sample)
     assert sample.failure is not None
     assert sample.failure.outcome is Outcome.CHANGED
-    assert end == End(1)
+    assert end == End(1, sample.failure)

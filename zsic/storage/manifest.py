@@ -14,7 +14,7 @@ from zsic.core.spec import SourceSpec
 from zsic.storage.access import ObjectInfo, ReadError
 from zsic.storage.kinds import PARQUET_ENDINGS
 from zsic.storage.objects import Objects
-from zsic.storage.stream import RangeFile
+from zsic.storage.range_file import RangeFile
 from zsic.storage.uri import folder_of, resolve
 
 MAX_LINE_BYTES = 16 * 2**20

@@ -12,8 +12,8 @@ from zsic.core.spec import SourceSpec
 from zsic.storage.access import ObjectInfo, ReadError
 from zsic.storage.manifest import to_json
 from zsic.storage.objects import Objects
+from zsic.storage.range_file import RangeFile
 from zsic.storage.sample import End, Sample, Source
-from zsic.storage.stream import RangeFile
 
 COLUMN_NAMES = ("image", "img", "bytes", "jpg", "jpeg", "png", "webp", "image_bytes", "picture", "photo")
 """Which of several binary columns holds the images; the first that is there."""

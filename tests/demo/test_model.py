@@ -13,7 +13,7 @@ from zsic.demo.measure import TEMPLATES, Checkpoint, accuracy, pictures
 N_PICTURES = 300
 
 # Top-1 on held-out pairs; a little under what zsic/demo/README.md reports.
-FLOORS = {"shape": 0.5, "colour": 0.8}
+FLOORS = {"shape": 0.92, "colour": 0.97}
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,14 @@ def test_weights_are_complete_and_load_as_float32() -> None:
     assert model.dtype == torch.float32
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
-def test_held_out_pairs_are_recognised(checkpoint: Checkpoint, template: str) -> None:
+def test_held_out_pairs_are_recognised(checkpoint: Checkpoint) -> None:
     scenes, images = zip(*pictures(N_PICTURES, seed=11), strict=True)
     assert all(scene.held_out for scene in scenes)
     image_BD = checkpoint.embed_images(images)
     for task, floor in FLOORS.items():
-        assert accuracy(checkpoint, image_BD, scenes, task, template) >= floor, task
+        for template in TEMPLATES:
+            share = accuracy(checkpoint, image_BD, scenes, task, template)
+            assert share >= floor, f"{task}, {template}"
 
 
 def test_the_pipeline_gives_the_scores_of_the_model(checkpoint: Checkpoint) -> None:

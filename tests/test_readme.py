@@ -21,13 +21,18 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def commands() -> list[list[str]]:
-    lines = (line.split("   #")[0].strip() for block in blocks("bash") for line in block.splitlines())
+def commands(text: str = README) -> list[list[str]]:
+    lines = (line.split("   #")[0].strip() for block in blocks("bash", text) for line in block.splitlines())
     return [shlex.split(line) for line in lines if line and not line.startswith("#")]
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("jobs/*.md"), *ROOT.glob("zsic/**/*.md")):
+        assert "@@" not in path.read_text(encoding="utf-8")
 
 
 def test_first_screen_sells_before_it_shows_code() -> None:
@@ -63,14 +68,16 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Path:
     (folder / "labels.txt").write_text("red circle\nblue square\ngreen star\n")
     (folder / "photo.jpg").write_bytes(draw(0))
     (folder / "job.yaml").write_text(blocks("yaml")[0])
-    (folder / "zsic").symlink_to(ROOT / "zsic")
+    for name in ("zsic", "jobs"):
+        (folder / name).symlink_to(ROOT / name)
     return folder
 
 
 @pytest.mark.ray
 def test_commands_run_as_they_stand(workplace: Path, s3_server: str) -> None:
     environment = {**os.environ, "AWS_ENDPOINT_URL": s3_server, "PYTHONPATH": ""}
-    ours = [words[1:] for words in commands() if words[0] == "zsic"]
+    texts = (README, (ROOT / "jobs" / "README.md").read_text(encoding="utf-8"))
+    ours = [words[1:] for text in texts for words in commands(text) if words[0] == "zsic"]
     # `make demo` comes first in the README; here with fewer pictures.
     for arguments in [["demo", "--images", "60"], *ours]:
         done = subprocess.run(

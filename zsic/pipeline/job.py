@@ -115,6 +115,6 @@ def _resolve_dtype(spec: JobSpec, output: Output) -> str:
         return spec.model.dtype
     owner = output.read_job()
     model = owner.get("model") if owner else None
-    if isinstance(model, dict):
+    if isinstance(model, dict) and "dtype" in model:
         return str(model["dtype"])
     return "bfloat16" if spec.execution.num_gpus > 0 else "float32"

@@ -3,9 +3,12 @@
 import contextlib
 import io
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import ray
 from ray.data import DataContext
+from ray.data._internal.output_buffer import BlockOutputBuffer, OutputBlockSizeOption
 
 from zsic.core.spec import DecodeSpec, ExecutionSpec, make_spec
 from zsic.pipeline.capacity import Node, Workload, lay_out
@@ -41,11 +44,20 @@ def test_decode_and_encoder_stay_apart(cluster_address: str, cpus: int, gpus: in
     )
 
 
-def test_one_yield_is_one_block() -> None:
-    layout = lay_out(ExecutionSpec(), DecodeSpec(), [Node(2)], Workload(64, 64, 8_000_000, 3_000))
-    set_context(layout, 64 * 64 * 3, 60)
-    block_bytes = layout.block_rows * 64 * 64 * 3
-    # A buffer is handed on above the target, and cut only from one and a half times the target on.
-    target = DataContext.get_current().target_max_block_size
-    assert target is not None
-    assert target < block_bytes < 1.5 * target
+@pytest.mark.parametrize("side", [64, 224, 384])
+def test_one_yield_is_one_block(side: int) -> None:
+    """What Ray's own buffer makes of the blocks of a decode task: it may neither pool nor cut them."""
+    layout = lay_out(ExecutionSpec(), DecodeSpec(), [Node(2)], Workload(side, side, 8_000_000, 3_000))
+    set_context(layout, side * side * 3, 60)
+    context = DataContext.get_current()
+    buffer = BlockOutputBuffer(OutputBlockSizeOption(target_max_block_size=context.target_max_block_size))
+    pixels = np.zeros((layout.block_rows, side * side * 3), np.uint8)
+    columns = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(side * side * 3), layout.block_rows, [None, pa.py_buffer(pixels)]
+    )
+    for number in range(3):
+        uris = [f"s3://lake/photos-{row:09d}.tar" * 5 for row in range(layout.block_rows)]
+        buffer.add_batch(pa.table({"id": [number] * layout.block_rows, "uri": uris, "pixels": columns}))
+        assert buffer.has_next()
+        assert buffer.next()["id"].to_pylist() == [number] * layout.block_rows
+        assert not buffer.has_next()

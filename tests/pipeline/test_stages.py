@@ -5,6 +5,7 @@ import json
 import tarfile
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +15,12 @@ from runs import LABELS, assert_same_rows, draw, write_shard
 from zsic.core.labels import load_labels
 from zsic.core.outcome import Outcome
 from zsic.core.schema import PIXELS, SOURCE_TOTAL, decoded_schema
-from zsic.core.spec import JobSpec, LabelsSpec, ModelSpec, make_spec
+from zsic.core.spec import JobSpec, LabelsSpec, ModelSpec, StoreSpec, make_spec
 from zsic.models.checkpoint import resolve
 from zsic.models.encoder import TextEncoder
 from zsic.models.head import Head, compile_head
 from zsic.models.processor import read_geometry
-from zsic.pipeline.sink import to_parquet
+from zsic.pipeline.sink import PartSink, to_parquet
 from zsic.pipeline.stages import Decode, Encode
 from zsic.storage.objects import Objects
 from zsic.storage.output import Output
@@ -189,3 +190,32 @@ def test_part_is_one_row_group_and_tells_the_totals(tmp_path: Path, head: Head) 
     assert read_metadata(file.schema_arrow, "fingerprint") == "abc"
     assert SOURCE_TOTAL not in file.schema_arrow.names
     assert file.read()["predictions"].to_pylist() == table["predictions"].to_pylist()
+
+
+def test_a_write_task_that_runs_again_adopts_its_part(tmp_path: Path, head: Head) -> None:
+    source = str(write_shard(tmp_path / "s.tar", range(10)))
+    blocks = [encode(block, head) for block in decode(source, tmp_path, block_rows=4)]
+    store = open_store(str(tmp_path / "out"), StoreSpec())
+    plan = Output(store).open_plan()
+    assert plan is not None
+    sink = PartSink(store, plan, metadata={}, rows_per_part=10)
+
+    def write(blocks: list[pa.Table], task: int) -> str:
+        return sink.write(blocks, SimpleNamespace(kwargs={"write_uuid": "0123456789abcdef"}, task_idx=task))
+
+    first = write(blocks[:2], 0)
+    # The same rows in another order, as a retry may get them: the part stays as it is.
+    held = store.read(first)
+    assert write(blocks[1::-1], 0) == first
+    assert store.read(first) == held
+    # Other rows under the name of the first attempt: both stay, and nothing is lost.
+    other = write(blocks[2:], 0)
+    assert other != first
+    assert other.startswith(first.removesuffix(".parquet"))
+    assert write(blocks[2:], 0) == other
+    assert write([], 1) == ""
+
+    ledger = Output(store).read_ledger(plan)
+    assert ledger.whole
+    assert sorted(name for name, *_ in ledger.parts) == sorted([first, other])
+    assert Output(store).publish(plan, "f").n_rows == 10

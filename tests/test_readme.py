@@ -96,7 +96,9 @@ def test_commands_run_as_they_stand(workplace: Path, s3_server: str) -> None:
 
 def test_spec_of_the_readme_is_valid() -> None:
     for block in blocks("yaml"):
-        make_spec(yaml.safe_load(block))
+        fields = yaml.safe_load(block)
+        made = make_spec(fields)
+        assert (made.output.uri, made.scoring.top_k) == (fields["output"], fields["scoring"]["top_k"])
 
 
 def test_python_of_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

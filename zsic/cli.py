@@ -461,8 +461,7 @@ def _main() -> int:
     except BrokenPipeError:
         # Nobody reads on; Python would complain of that when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    except Exception as error:
-        # A wrong flag: typer keeps the class to itself, and only its show() knows how to say it.
+    except Exception as error:  # a wrong flag is of a class that typer keeps to itself; its show() explains it
         if not hasattr(error, "show"):
             raise
         error.show()

@@ -71,7 +71,8 @@ def test_old_position_tables_are_harmless(tiny_checkpoint: Path, tmp_path: Path)
     def add(tensors: dict[str, torch.Tensor]) -> None:
         tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]
 
-    load(_change(tiny_checkpoint, tmp_path, add))
+    model = load(_change(tiny_checkpoint, tmp_path, add))
+    assert "text_model.embeddings.position_ids" not in model.state_dict()
 
 
 def test_tipsv2_without_temperature_takes_its_configs(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from runs import LABELS, assert_same_rows, draw, write_shard
 
@@ -177,15 +178,14 @@ def test_image_that_breaks_the_tower_becomes_a_row(tmp_path: Path, head: Head) -
 
 
 def test_part_is_one_row_group_and_tells_the_totals(tmp_path: Path, head: Head) -> None:
-    import pyarrow.parquet as pq
-
     from zsic.core.schema import read_metadata
 
     blocks = decode(str(write_shard(tmp_path / "s.tar", range(10))), tmp_path, block_rows=4)
     table = pa.concat_tables([encode(block, head) for block in blocks])
     file = pq.ParquetFile(io.BytesIO(to_parquet(table, {"fingerprint": "abc"})))
     assert file.metadata.num_row_groups == 1
-    assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+    group = file.metadata.row_group(0)
+    assert {group.column(at).compression for at in range(group.num_columns)} == {"ZSTD"}
     assert read_metadata(file.schema_arrow, "source_totals") == {"0": 10}
     assert read_metadata(file.schema_arrow, "fingerprint") == "abc"
     assert SOURCE_TOTAL not in file.schema_arrow.names
@@ -219,3 +219,20 @@ def test_a_write_task_that_runs_again_adopts_its_part(tmp_path: Path, head: Head
     assert ledger.whole
     assert sorted(name for name, *_ in ledger.parts) == sorted([first, other])
     assert Output(store).publish(plan, "f").n_rows == 10
+
+
+def test_embeddings_are_written_plain_and_the_rest_compressed(tmp_path: Path, head: Head) -> None:
+    spec = make_spec({"source": "x", "labels": LABELS, "output": {"uri": "y", "embeddings": True}})
+    (block,) = decode(str(write_shard(tmp_path / "s.tar", range(6))), tmp_path, block_rows=10)
+    file = pq.ParquetFile(io.BytesIO(to_parquet(encode(block, head, spec=spec), {})))
+    group = file.metadata.row_group(0)
+    columns = {group.column(at).path_in_schema: group.column(at) for at in range(group.num_columns)}
+    plain = columns.pop("embedding")
+    assert (plain.compression, plain.has_dictionary_page) == ("UNCOMPRESSED", False)
+    assert {column.compression for column in columns.values()} == {"ZSTD"}
+    assert {name for name, column in columns.items() if column.has_dictionary_page} >= {
+        "uri",
+        "label",
+        "predictions.list.element.label",
+    }
+    assert file.schema_arrow.field("embedding").metadata[b"dtype"] == b"<f2"

@@ -5,11 +5,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """Why a row has, or has not, a prediction.
-
-    Only `UNREACHABLE` is passing: such an image is planned again by a later run.  All others are final for that
-    version of the object.
-    """
+    """Why a row has, or has not, a prediction; final for that version of the object."""
 
     OK = "ok"
     EMPTY = "empty"
@@ -34,15 +30,8 @@ class Outcome(StrEnum):
     """The store did not answer in time, however often it was asked."""
     BAD_SHARD = "bad_shard"
     """The shard, or its rest from here on, cannot be read; stands for an unknown number of images."""
-    DECODER_CRASHED = "decoder_crashed"
-    """The decoder died or hung on this image."""
     NOT_FINITE = "not_finite"
     """The image tower returned NaN or infinity."""
-
-    @property
-    def passing(self) -> bool:
-        """Whether a later run may try this image again by itself."""
-        return self is Outcome.UNREACHABLE
 
 
 @dataclass(frozen=True, slots=True)

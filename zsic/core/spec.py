@@ -233,7 +233,7 @@ def _explain(fault: Any) -> str:
         case "missing":
             return f"{where} is missing"
         case "extra_forbidden":
-            return f"{where} is not a field of the spec; see `zsic run --help` for the fields"
+            return f"{where} is not a field of the spec; see `zsic classify --help` for the fields"
         case "string_type" if isinstance(fault["input"], bool | int | float):
             return f"{where}: {fault['input']!r} is not a text; put it in quotes"
         case "invalid_key":

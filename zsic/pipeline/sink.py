@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from ray.data import Datasink
 from ray.data.block import Block, BlockAccessor
 
-from zsic.core.schema import SOURCE_TOTAL, with_metadata
+from zsic.core.schema import INDEX_BITS, PREDICTION, SOURCE_TOTAL, with_metadata
 from zsic.storage.ledger import read_part
 from zsic.storage.plan import Plan
 from zsic.storage.store import Store
@@ -60,25 +60,24 @@ def to_parquet(table: pa.Table, metadata: dict[str, object]) -> bytes:
     The internal column `source_total` moves into the footer.
     """
     ended = table.filter(pc.is_valid(table[SOURCE_TOTAL]))
-    ordinals = pc.shift_right(ended["id"], 24).to_pylist()
+    ordinals = pc.shift_right(ended["id"], INDEX_BITS).to_pylist()
     totals = dict(zip(ordinals, ended[SOURCE_TOTAL].to_pylist(), strict=True))
     table = table.drop_columns([SOURCE_TOTAL])
     table = table.cast(
         with_metadata(table.schema, {**metadata, "source_totals": {str(key): totals[key] for key in totals}})
     )
-    plain = "embedding"
-    names = [name for name in table.schema.names if name != plain]
+    embedded = "embedding" in table.schema.names
+    names = [name for name in table.schema.names if name not in ("embedding", "predictions")]
+    # Options go by leaf, and a name that is none is passed over without a word.
+    leaves = [*names, *(f"predictions.list.element.{field.name}" for field in PREDICTION)]
+    repeated = {"uri", "outcome", "detail", "label", "predictions.list.element.label"}
     buffer = io.BytesIO()
     pq.write_table(
         table,
         buffer,
         row_group_size=max(table.num_rows, 1),
-        compression=dict.fromkeys(names, "zstd") | {plain: "none"} if plain in table.schema.names else "zstd",
-        use_dictionary=[
-            name
-            for name in ("uri", "outcome", "detail", "label", "predictions.list.element.label")
-            if name.split(".")[0] in names
-        ],
+        compression=dict.fromkeys(leaves, "zstd") | ({"embedding": "none"} if embedded else {}),
+        use_dictionary=[leaf for leaf in leaves if leaf in repeated],
         write_statistics=["id", "uri", "outcome", "label", "score"],
     )
     return buffer.getvalue()

@@ -16,10 +16,12 @@ from zsic.core.spec import StoreSpec
 from zsic.storage import plan as plan_module
 from zsic.storage.ledger import Ledger, merge_runs
 from zsic.storage.output import Output
+from zsic.storage.part import PartFacts
 from zsic.storage.pending import count_pending
 from zsic.storage.plan import SOURCE_COLUMNS, Plan, read_sources
 from zsic.storage.slices import cut
-from zsic.storage.snapshot import find_differences, read_snapshots
+from zsic.storage.snapshot import last_snapshot, read_snapshots
+from zsic.storage.verify import find_differences
 from zsic.storage.store import Store, open_store
 
 FIELDS = {"model": {"digest": "m"}, "scoring": {"top_k": 5}}

@@ -9,7 +9,7 @@ from zsic.core.schema import INDEX_BITS
 from zsic.core.spec import JobSpec
 from zsic.storage.ledger import Runs
 from zsic.storage.objects import Objects
-from zsic.storage.plan import read_sources
+from zsic.storage.plan import SOURCE_COLUMNS, read_sources
 from zsic.storage.sample import End, Sample, Source
 from zsic.storage.samples import read_samples
 from zsic.storage.slices import Slice
@@ -38,8 +38,9 @@ class RawRow:
 
 def read_rows(store: Store, objects: Objects, spec: JobSpec, piece: Slice) -> Iterator[RawRow]:
     """Read the rows of a slice in order of id, those left out that it says to skip."""
-    rows = read_sources(store, piece.piece, piece.start, piece.stop).to_pylist()
-    sources = [(row.pop("ordinal"), Source(**row)) for row in rows]
+    table = read_sources(store, piece.piece, piece.start, piece.stop)
+    rows = table.select([field.name for field in SOURCE_COLUMNS]).to_pylist()
+    sources = [(ordinal, Source(**row)) for ordinal, row in zip(table["ordinal"].to_pylist(), rows, strict=True)]
     return read_sources_rows(sources, objects, spec, piece.skip, piece.total)
 
 

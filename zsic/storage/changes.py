@@ -77,12 +77,12 @@ class Changes:
         retries = [
             self._retries.of_shards.get(int(ordinals_B[at])) if retried_B[at] else None for at in redone_B.tolist()
         ]
-        attempt_B = np.where(retried_B, self._known.attempt_N[np.maximum(ordinals_B, 0)] + 1, 0)[redone_B]
+        attempts = [int(self._known.attempt_N[ordinals_B[at]]) + 1 if retried_B[at] else 0 for at in redone_B.tolist()]
         redone = pa.table(
             [
                 pa.array(ordinals_B[redone_B]),
                 *(sources.column(field.name) for field in SOURCE_COLUMNS),
-                pa.array(np.minimum(attempt_B, 127), pa.int8()),
+                pa.array([min(attempt, 127) for attempt in attempts], pa.int8()),
                 pa.array(
                     [None if retry is None else [end for run in retry.kept for end in run] for retry in retries],
                     PLAN_SCHEMA.field("kept").type,

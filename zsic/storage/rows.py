@@ -57,7 +57,7 @@ def read_sources_rows(
         return
     for ordinal, source in sources:
         samples = read_samples(source, objects, spec, skip=lambda index: _within(index, skip))
-        yield from _number(ordinal, source, _complete(samples, skip, total))
+        yield from make_rows(ordinal, source, samples, skip, total)
 
 
 def _read_loose(sources: list[tuple[int, Source]], objects: Objects, spec: JobSpec) -> Iterator[RawRow]:
@@ -65,6 +65,13 @@ def _read_loose(sources: list[tuple[int, Source]], objects: Objects, spec: JobSp
     for (ordinal, source), answer in zip(sources, answers, strict=True):
         data, failure = (None, answer) if isinstance(answer, Failure) else (answer, None)
         yield RawRow(ordinal << INDEX_BITS, source.uri, None, data, failure, source.columns, source_total=1)
+
+
+def make_rows(
+    ordinal: int, source: Source, samples: Iterator[Sample | End], skip: Runs = (), total: int | None = None
+) -> Iterator[RawRow]:
+    """Make rows of one reading of a source; `skip` and `total` are what earlier readings left of it."""
+    return _number(ordinal, source, _complete(samples, skip, total))
 
 
 def _number(ordinal: int, source: Source, samples: Iterator[Sample | End]) -> Iterator[RawRow]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from zsic.core.outcome import Outcome
 from zsic.core.schema import INDEX_BITS
@@ -16,7 +17,11 @@ from zsic.storage.snapshot import Snapshot, place_of
 from zsic.storage.store import Store
 
 MAX_ATTEMPTS = 5
-"""Times that a version of a source which could not be reached is taken up again by itself."""
+"""Times that a version of a source which could not be had is taken up again by itself."""
+
+_PASSING = frozenset({Outcome.UNREACHABLE})
+_IF_LISTED = frozenset({Outcome.MISSING, Outcome.CHANGED})
+"""Worth another try where the listing has just seen the very version that was not to be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,8 @@ class Changes:
         ordinals_B, changed_B = self._known.match(batch)
         added_B = ordinals_B == UNKNOWN
         retried_B = np.isin(ordinals_B, self._retries.ordinals_N) & ~changed_B & ~added_B
+        was_seen_B = pc.or_(batch["etag"].is_valid(), batch["mtime_ns"].is_valid()).to_numpy(zero_copy_only=False)
+        retried_B &= was_seen_B | ~np.isin(ordinals_B, self._retries.if_listed_N)
         self.n_added += int(added_B.sum())
         self.n_changed += int(changed_B.sum())
         self.n_retried += int(retried_B.sum())
@@ -142,32 +149,45 @@ class _Retries:
     """Sources of which rows failed that are worth another try."""
 
     ordinals_N: Ids
+    if_listed_N: Ids
+    """Those of them that are not if the listing does not know their version."""
     of_shards: Mapping[int, _Retry]
 
 
 def _find_retries(store: Store, snapshot: Snapshot | None, known: KnownSources, *, retry_failed: bool) -> _Retries:
-    """Find the failed rows of the table to do again: those out of reach, up to `MAX_ATTEMPTS` times, or all."""
+    """Find the failed rows of the table to do again: those that may pass now, up to `MAX_ATTEMPTS` times, or all."""
+    wanted = frozenset(Outcome) - {Outcome.OK} if retry_failed else _PASSING | _IF_LISTED
+    if_listed = frozenset() if retry_failed else _IF_LISTED
     failed: list[Ids] = []
-    without_key: list[Mask] = []
+    anyway: list[Ids] = []
+    without_key: list[Ids] = []
     for part in snapshot.parts if snapshot is not None else ():
-        if not (part.failed if retry_failed else part.failed.get(Outcome.UNREACHABLE)):
+        if wanted.isdisjoint(part.failed):
             continue
         rows = read_columns(store, place_of(store, part), ["id", "outcome", "key"])
-        outcomes_N = rows["outcome"].to_numpy()
-        again_N = outcomes_N != Outcome.OK if retry_failed else outcomes_N == Outcome.UNREACHABLE
         ids_N = rows["id"].to_numpy()
+        again_N = _is_in(rows["outcome"], wanted)
         if not retry_failed:
             again_N &= known.attempt_N[ids_N >> INDEX_BITS] < MAX_ATTEMPTS
         failed.append(ids_N[again_N])
-        without_key.append(rows["key"].is_null().to_numpy()[again_N])
-    if not failed:
-        return _Retries(np.empty(0, np.int64), {})
-    failed_N = np.concatenate(failed)
+        without_key.append(ids_N[again_N & rows["key"].is_null().to_numpy()])
+        anyway.append(ids_N[again_N & ~_is_in(rows["outcome"], if_listed)])
+    if snapshot is None or not failed:
+        nothing = np.empty(0, np.int64)
+        return _Retries(nothing, nothing, {})
+    failed_N = np.sort(np.concatenate(failed))
     ordinals_N = np.unique(failed_N >> INDEX_BITS)
-    # A row without a key may stand for all of the shard that follows it, so nobody knows how many rows there are.
-    unsure_N = np.unique(failed_N[np.concatenate(without_key)] >> INDEX_BITS)
-    assert snapshot is not None
-    return _Retries(ordinals_N, dict(_find_kept(store, snapshot, ordinals_N, np.sort(failed_N), unsure_N)))
+    return _Retries(
+        ordinals_N,
+        np.setdiff1d(ordinals_N, np.concatenate(anyway) >> INDEX_BITS),
+        # A row without a key may stand for all of the shard that follows it, so nobody knows how many rows there are.
+        dict(_find_kept(store, snapshot, ordinals_N, failed_N, np.unique(np.concatenate(without_key) >> INDEX_BITS))),
+    )
+
+
+def _is_in(outcomes: pa.ChunkedArray, wanted: frozenset[Outcome]) -> Mask:
+    in_N: Mask = pc.is_in(outcomes, pa.array(sorted(wanted), pa.string())).to_numpy()
+    return in_N
 
 
 def _find_kept(

@@ -122,7 +122,8 @@ def _parse(data: bytes) -> Snapshot:
 
 def place_of(store: Store, part: PartEntry) -> str:
     """Where a published part lies now.  Raises `StoreError` if it is nowhere."""
-    for place in (part.name, f"{STAGED}/{part.name}") if part.staged else (part.name,):
+    # In its place, or not there yet, or moved there between the two questions.
+    for place in (part.name, f"{STAGED}/{part.name}", part.name) if part.staged else (part.name,):
         try:
             store.digest(place)
         except FileNotFoundError:

@@ -12,7 +12,7 @@ from zsic.core.spec import UpdateSpec
 from zsic.storage.ledger import Runs
 from zsic.storage.output import Output, Work
 from zsic.storage.plan import SOURCE_COLUMNS, Plan, read_sources
-from zsic.storage.rows import RawRow, make_rows
+from zsic.storage.rows import RawRow, make_rows, reread
 from zsic.storage.sample import End, Sample, Source
 from zsic.storage.slices import Slice, cut
 from zsic.storage.snapshot import Snapshot, last_snapshot, place_of
@@ -68,7 +68,7 @@ class World:
         """All below the one folder."""
         return uri.startswith("/photos/")
 
-    def read(self, source: Source, skip: Runs) -> Iterator[Sample | End]:
+    def read(self, source: Source, skip: Runs, again: int | None = None) -> Iterator[Sample | End]:
         """Read a source as the readers do: samples in order, then the end."""
         thing = self.things.get(source.uri)
         if thing is None or f"v{thing.version}" != source.etag:
@@ -79,7 +79,7 @@ class World:
             if thing.broken_at is not None and index >= thing.broken_at:
                 yield from _break_off(index, Failure(Outcome.UNREACHABLE, "no answer"), skip)
                 return
-            if not any(start <= index < stop for start, stop in skip):
+            if index == again or not any(start <= index < stop for start, stop in skip):
                 failure = Failure(Outcome.CORRUPT, "damaged") if index in thing.corrupt else None
                 key = None if thing.kind == "image" else f"{index}.jpg"
                 yield Sample(index, key, None if failure else b"%d" % thing.version, failure)
@@ -116,7 +116,8 @@ def read_slice(store: Store, world: World, piece: Slice) -> list[RawRow]:
     made: list[RawRow] = []
     for ordinal, fields in zip(table["ordinal"].to_pylist(), rows, strict=True):
         source = Source(**fields)
-        made += make_rows(ordinal, source, world.read(source, piece.skip), piece.skip, piece.total)
+        again = reread(piece.skip, piece.total)
+        made += make_rows(ordinal, source, world.read(source, piece.skip, again), piece.skip, piece.total)
     return made
 
 
@@ -187,7 +188,7 @@ def _read(store: Store, places: Iterable[str]) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for place in places:
         with store.open(place) as file:
-            rows += pq.ParquetFile(file).read(["id", "uri", "key", "outcome", "label"]).to_pylist()
+            rows += pq.ParquetFile(file).read(["id", "uri", "key", "outcome", "label"], use_threads=False).to_pylist()
     return sorted(rows, key=lambda row: str(row["id"]).zfill(20))
 
 

@@ -11,9 +11,9 @@ from zsic.core.outcome import Outcome
 from zsic.core.schema import INDEX_BITS
 from zsic.storage.known import UNKNOWN, KnownSources
 from zsic.storage.ledger import Runs, merge_runs, runs_of
-from zsic.storage.part import Ids, Mask, read_columns
+from zsic.storage.part import Ids, Mask
 from zsic.storage.plan import PLAN_SCHEMA, SOURCE_COLUMNS, Plan, PlanDraft, read_piece
-from zsic.storage.snapshot import Snapshot, place_of
+from zsic.storage.snapshot import Snapshot, read_published
 from zsic.storage.store import Store
 
 MAX_ATTEMPTS = 5
@@ -164,7 +164,7 @@ def _find_retries(store: Store, snapshot: Snapshot | None, known: KnownSources, 
     for part in snapshot.parts if snapshot is not None else ():
         if wanted.isdisjoint(part.failed):
             continue
-        rows = read_columns(store, place_of(store, part), ["id", "outcome", "key"])
+        _, rows = read_published(store, part, ["id", "outcome", "key"])
         ids_N = rows["id"].to_numpy()
         again_N = _is_in(rows["outcome"], wanted)
         if not retry_failed:
@@ -200,7 +200,7 @@ def _find_kept(
         first, last = np.searchsorted(ordinals_N, [part.first_id >> INDEX_BITS, (part.last_id >> INDEX_BITS) + 1])
         if first >= last:
             continue
-        ids_N = np.sort(read_columns(store, place_of(store, part), ["id"])["id"].to_numpy())
+        ids_N = np.sort(read_published(store, part, ["id"])[1]["id"].to_numpy())
         ids_N = ids_N[np.isin(ids_N >> INDEX_BITS, ordinals_N)]
         for of_one_N in np.split(ids_N, np.flatnonzero(np.diff(ids_N >> INDEX_BITS)) + 1) if len(ids_N) else ():
             ordinal = int(of_one_N[0] >> INDEX_BITS)
@@ -210,4 +210,11 @@ def _find_kept(
             if len(stay_N):
                 kept[ordinal] = merge_runs(kept.get(ordinal, ()), runs_of(stay_N))
     for ordinal, runs in kept.items():
-        yield ordinal, _Retry(runs, None if ordinal in unsure_N else totals[ordinal])
+        if ordinal not in unsure_N:
+            yield ordinal, _Retry(runs, totals[ordinal])
+            continue
+        # Its last row is read again, for it may be the last of all, and only a row can tell how many there are.
+        *others, (start, stop) = runs
+        runs = (*others, (start, stop - 1)) if stop - 1 > start else tuple(others)
+        if runs:
+            yield ordinal, _Retry(runs, None)

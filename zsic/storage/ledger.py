@@ -33,6 +33,8 @@ class Entry:
     first_id: int
     last_id: int
     outcomes: Mapping[str, int]
+    totals: Mapping[int, int]
+    """Rows of the shards, by ordinal, whose last row it holds."""
     fresh_N: Mask | None
     """Which of its rows no part entered before it holds; None for all."""
 
@@ -75,6 +77,10 @@ class Ledger:
         if total is not None:
             self._totals[position] = total
 
+    def tell_total(self, position: int, total: int) -> None:
+        """Say that a reading met the end of a source behind so many rows."""
+        self._totals[position] = max(total, self._totals.get(position, 0))
+
     @property
     def n_doubled(self) -> int:
         """Rows that exist more than once, beyond the first."""
@@ -94,7 +100,7 @@ class Ledger:
         fresh_N[loose_N] = self._add_images(positions_N[loose_N])
         fresh_N[~loose_N] = self._add_shards(positions_N[~loose_N], indices_N[~loose_N])
         for position, total in zip(ended_N.tolist(), part.totals.values(), strict=True):
-            self._totals[position] = max(total, self._totals.get(position, 0))
+            self.tell_total(position, total)
         self.n_rows += int(fresh_N.sum())
         self.outcomes.update(part.outcomes)
         self.entries.append(
@@ -105,6 +111,11 @@ class Ledger:
                 first_id=int(part.ids_N.min(initial=1 << 62)),
                 last_id=int(part.ids_N.max(initial=-1)),
                 outcomes=part.outcomes,
+                totals={
+                    ordinal: total
+                    for (ordinal, total), position in zip(part.totals.items(), ended_N.tolist(), strict=True)
+                    if not self._loose_N[position]
+                },
                 fresh_N=None if fresh_N.all() else fresh_N,
             )
         )

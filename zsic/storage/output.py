@@ -129,8 +129,15 @@ class Output:
         settle(self.store)
         before, changes = last_snapshot(self.store), None
         if self.open_plan() is None:
-            changes = iter(self.compare(listing, update))
-            head = next(changes, None)
+            try:
+                changes = iter(self.compare(listing, update))
+                head = next(changes, None)
+            except StoreError as error:
+                if last_snapshot(self.store) == before:
+                    raise
+                raise IncompleteError(
+                    f"another run published into {self.store.uri} while this one compared; run this command again"
+                ) from error
             if head is None:
                 return Work(None)
             changes = itertools.chain([head], changes)

@@ -107,7 +107,7 @@ def _read(store: Store, place: str, columns: list[str] | None) -> tuple[dict[int
         with store.open(place) as file:
             reader = pq.ParquetFile(file, pre_buffer=True)
             totals = read_metadata(reader.schema_arrow, "source_totals")
-            table = reader.read(columns)
+            table = reader.read(columns, use_threads=False)
     except pa.ArrowException as error:
         raise DamagedPartError(f"{place}: is damaged: {error}") from error
     except FileNotFoundError:

@@ -259,14 +259,14 @@ def require_plan(store: Store, sequence: int) -> Plan:
 def read_piece(store: Store, piece: Piece, columns: list[str] | None = None) -> pa.Table:
     """Read the sources of one piece, or some of their columns."""
     with _open(store, piece.name) as file:
-        return pq.ParquetFile(file, pre_buffer=True).read(columns)
+        return pq.ParquetFile(file, pre_buffer=True).read(columns, use_threads=False)
 
 
 def read_sources(store: Store, name: str, start: int, stop: int) -> pa.Table:
     """Read the sources at the positions [start, stop) of a piece, touching only their row groups."""
     first, last = start // GROUP_ROWS, (stop - 1) // GROUP_ROWS
     with _open(store, name) as file:
-        groups = pq.ParquetFile(file, pre_buffer=True).read_row_groups(list(range(first, last + 1)))
+        groups = pq.ParquetFile(file, pre_buffer=True).read_row_groups(list(range(first, last + 1)), use_threads=False)
     return groups.slice(start - first * GROUP_ROWS, stop - start)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 from zsic.core.outcome import Failure, Outcome
@@ -56,7 +57,7 @@ def read_sources_rows(
         yield from _read_loose(sources, objects, spec)
         return
     for ordinal, source in sources:
-        samples = read_samples(source, objects, spec, skip=lambda index: _within(index, skip))
+        samples = read_samples(source, objects, spec, skip=partial(_is_left_out, skip, reread(skip, total)))
         yield from make_rows(ordinal, source, samples, skip, total)
 
 
@@ -71,11 +72,22 @@ def make_rows(
     ordinal: int, source: Source, samples: Iterator[Sample | End], skip: Runs = (), total: int | None = None
 ) -> Iterator[RawRow]:
     """Make rows of one reading of a source; `skip` and `total` are what earlier readings left of it."""
-    return _number(ordinal, source, _complete(samples, skip, total))
+    return _number(ordinal, source, _complete(samples, skip, total), reread(skip, total))
 
 
-def _number(ordinal: int, source: Source, samples: Iterator[Sample | End]) -> Iterator[RawRow]:
-    """Make rows of samples.  Each waits for the next, for only the end tells which is the last."""
+def reread(skip: Runs, total: int | None) -> int | None:
+    """The index of a row that is read although it exists: the last one, where nobody has met the end behind it.
+
+    Only a row can tell how many there are, and it may be the last of all.
+    """
+    return skip[-1][1] - 1 if skip and total is None else None
+
+
+def _number(ordinal: int, source: Source, samples: Iterator[Sample | End], again: int | None) -> Iterator[RawRow]:
+    """Make rows of samples.  Each waits for the next, for only the end tells which is the last.
+
+    The row `again` exists already, and is given only if it is the last.
+    """
     waiting: RawRow | None = None
     for sample in samples:
         match sample:
@@ -85,7 +97,7 @@ def _number(ordinal: int, source: Source, samples: Iterator[Sample | End]) -> It
                     yield replace(waiting, data=None, failure=full, source_total=MAX_INDEX + 1)
                 return
             case Sample():
-                if waiting is not None:
+                if waiting is not None and waiting.id & MAX_INDEX != again:
                     yield waiting
                 waiting = RawRow(
                     (ordinal << INDEX_BITS) | sample.index,
@@ -97,8 +109,11 @@ def _number(ordinal: int, source: Source, samples: Iterator[Sample | End]) -> It
                 )
             case End(total=total):
                 if waiting is not None:
-                    is_last = waiting.id & MAX_INDEX == total - 1
-                    yield replace(waiting, source_total=total) if is_last else waiting
+                    index = waiting.id & MAX_INDEX
+                    if index == total - 1:
+                        yield replace(waiting, source_total=total)
+                    elif index != again:
+                        yield waiting
 
 
 def _complete(samples: Iterator[Sample | End], skip: Runs, known_total: int | None) -> Iterator[Sample | End]:
@@ -117,12 +132,17 @@ def _complete(samples: Iterator[Sample | End], skip: Runs, known_total: int | No
             case Sample():
                 yield sample
             case End(total=found, failure=failure):
-                total = known_total or (found if found > n_before else n_before + 1)
+                went_on = found > n_before or (found == n_before and failure is None)
+                total = known_total or (found if went_on else n_before + 1)
                 reason = failure or Failure(Outcome.BAD_SHARD, "fewer images than an earlier attempt found")
                 for index in range(found, total):
                     if not _within(index, skip):
                         yield Sample(index, None, None, reason)
                 yield End(total)
+
+
+def _is_left_out(skip: Runs, again: int | None, index: int) -> bool:
+    return index != again and _within(index, skip)
 
 
 def _within(index: int, runs: Runs) -> bool:

@@ -66,6 +66,8 @@ class Snapshot:
     parts: tuple[PartEntry, ...]
     n_rows: int
     increment: Increment
+    totals: dict[str, int] = field(default_factory=dict)
+    """Rows of the shards, by ordinal, that no part tells any more: the row that told it was there twice."""
 
     @property
     def outcomes(self) -> dict[str, int]:
@@ -132,6 +134,20 @@ def place_of(store: Store, part: PartEntry) -> str:
     raise StoreError(f"output: {store.uri}/{part.name} is missing; `zsic verify` tells what else is")
 
 
+def read_published(store: Store, part: PartEntry, columns: list[str]) -> tuple[str, pa.Table]:
+    """Where a published part lies, and some of its columns.  Raises `StoreError` if it is gone."""
+    try:
+        place = place_of(store, part)
+        return place, read_columns(store, place, columns)
+    except FileNotFoundError:
+        # A clean-up moved it while it was looked for; it moves once.
+        place = place_of(store, part)
+        try:
+            return place, read_columns(store, place, columns)
+        except FileNotFoundError as error:
+            raise StoreError(f"output: {store.uri}/{place} went while it was read") from error
+
+
 def commit(store: Store, plan: Plan, ledger: Ledger, fingerprint: str) -> Snapshot:
     """Publish a finished plan, and return the snapshot of its sequence as it is stored.
 
@@ -159,8 +175,11 @@ def _draft(store: Store, plan: Plan, ledger: Ledger, fingerprint: str) -> Snapsh
     """What would be published; the parts that have to be written again for it are staged."""
     parent = store.read(snapshot_name(plan.sequence - 1)) if plan.sequence > 1 else None
     before = _parse(parent).parts if parent is not None else ()
-    carried = tuple(_carry_over(store, plan, before))
+    superseded = Superseded(store, plan)
+    carried = tuple(_carry_over(store, plan, before, superseded))
     brought = tuple(_publish_parts(store, plan, ledger))
+    totals = {} if parent is None else _parse(parent).totals
+    totals = {ordinal: total for ordinal, total in totals.items() if not superseded.holds(int(ordinal))}
     n_before, n_carried = sum(part.n_rows for part in before), sum(part.n_rows for part in carried)
     n_brought = sum(part.n_rows for part in brought)
     return Snapshot(
@@ -171,6 +190,7 @@ def _draft(store: Store, plan: Plan, ledger: Ledger, fingerprint: str) -> Snapsh
         parts=(*carried, *brought),
         n_rows=n_carried + n_brought,
         increment=Increment(plan.n_sources, n_brought, count_outcomes(brought), n_before - n_carried),
+        totals=totals | _untold(ledger),
     )
 
 
@@ -198,6 +218,11 @@ class Superseded:
                     self._kept[ordinal] = tuple(zip(kept[::2], kept[1::2], strict=True))
         self._ordinals_N = np.sort(np.array(ordinals, np.int64))
 
+    def holds(self, ordinal: int) -> bool:
+        """Whether the plan takes a source up again, or drops it."""
+        at = int(np.searchsorted(self._ordinals_N, ordinal))
+        return at < len(self._ordinals_N) and int(self._ordinals_N[at]) == ordinal
+
     def may_touch(self, part: PartEntry) -> bool:
         """Whether the part may hold such rows, by the ids it begins and ends with."""
         first, last = np.searchsorted(self._ordinals_N, [part.first_id >> INDEX_BITS, (part.last_id >> INDEX_BITS) + 1])
@@ -214,15 +239,25 @@ class Superseded:
         return gone_N
 
 
-def _carry_over(store: Store, plan: Plan, parts: tuple[PartEntry, ...]) -> Iterator[PartEntry]:
+def _untold(ledger: Ledger) -> dict[str, int]:
+    """The totals of those shards of which no part that is published as it is tells them."""
+    told: dict[int, int] = {}
+    kept: dict[int, int] = {}
+    for entry in ledger.entries:
+        for ordinal, total in entry.totals.items():
+            told[ordinal] = max(total, told.get(ordinal, 0))
+            if entry.fresh_N is None:
+                kept[ordinal] = max(total, kept.get(ordinal, 0))
+    return {str(ordinal): total for ordinal, total in told.items() if kept.get(ordinal) != total}
+
+
+def _carry_over(store: Store, plan: Plan, parts: tuple[PartEntry, ...], superseded: Superseded) -> Iterator[PartEntry]:
     """The published parts without the rows that the plan supersedes."""
-    superseded = Superseded(store, plan) if plan.supersedes else None
     for part in parts:
-        if superseded is None or not superseded.may_touch(part):
+        if not superseded.may_touch(part):
             yield replace(part, staged=False)
             continue
-        place = place_of(store, part)
-        rows = read_columns(store, place, ["id", "outcome"])
+        place, rows = read_published(store, part, ["id", "outcome"])
         kept_N = ~superseded.find(rows["id"].to_numpy())
         if kept_N.all():
             yield replace(part, staged=False)

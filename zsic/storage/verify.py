@@ -112,6 +112,8 @@ def _count_differences(
             raise
         except StoreError as error:
             yield str(error)
+    for ordinal, total in last.totals.items():
+        ledger.tell_total(int(ordinal), total)
     live_N = _live(store, plans)
     if ledger.n_doubled:
         yield f"snapshot {last.sequence}: {ledger.n_doubled} rows exist twice"

@@ -380,7 +380,9 @@ class Simulation:
                 if self._is_second_look(snapshot.sequence):
                     return
                 raise Violation(f"snapshot {snapshot.sequence} lists {part.name}, which is nowhere")
-            ids += pq.read_table(io.BytesIO(self.store.objects[place]), columns=["id"], use_threads=False)["id"].to_pylist()
+            ids += pq.read_table(io.BytesIO(self.store.objects[place]), columns=["id"], use_threads=False)[
+                "id"
+            ].to_pylist()
         if len(ids) != len(set(ids)) or len(ids) != snapshot.n_rows:
             raise Violation(f"snapshot {snapshot.sequence} has {len(ids)} rows, {len(set(ids))} distinct")
         self._looked = snapshot.sequence

@@ -1,6 +1,6 @@
 """The commit protocol, without Ray: what a run begins with, resumes and publishes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -497,3 +497,29 @@ def test_what_a_manifest_names_in_vain_is_not_tried_again(store: Store) -> None:
     world.add(uris(2))
     assert outcome_counts(store) == {"missing": 2}
     assert begin(output, world).plan is None
+
+
+def test_a_commit_that_died_before_its_snapshot_is_done_again(store: Store, world: World) -> None:
+    output = Output(store)
+    play(output, world)
+    world.things["/photos/0003.jpg"].version = 2
+    plan, lease = start(output, world)
+    lease.end()
+    rows = [row for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
+    write_rows(output, plan, rows, "a-000000")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(type(store), "create", _dying_at("_zsic/snapshot/", type(store).create))
+        with pytest.raises(StoreError, match="died"):
+            output.publish(plan, "f")
+    assert any("again-" in name for name, _ in store.list("_zsic/staged"))
+    play(output, world, run="second")
+    assert_exact(store, world)
+
+
+def _dying_at(prefix: str, create: Callable[[Store, str, bytes], bool]) -> Callable[[Store, str, bytes], bool]:
+    def dying(store: Store, name: str, data: bytes) -> bool:
+        if name.startswith(prefix):
+            raise StoreError("died")
+        return create(store, name, data)
+
+    return dying

@@ -14,6 +14,6 @@ def test_histories() -> None:
     assert n_published > N_HISTORIES  # else they would show nothing
 
 
-@pytest.mark.parametrize("seed", [0])
+@pytest.mark.parametrize("seed", [53, 67, 1214, 1239, 1541])
 def test_histories_that_failed_once(seed: int) -> None:
     assert play_history(seed).n_published

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from zsic.core.errors import StoreError
 from zsic.core.schema import INDEX_BITS
-from zsic.storage.part import Ids, Mask, PartFacts, read_part
+from zsic.storage.part import AGAIN, Ids, Mask, PartFacts, read_part
 from zsic.storage.plan import Plan, read_piece
 from zsic.storage.store import Store
 
@@ -214,7 +214,8 @@ def read_ledger(store: Store, plan: Plan) -> Ledger:
         position += piece.n_sources
     for place, n_bytes in store.list(plan.folder):
         name = place.rpartition("/")[2]
-        if name.startswith(plan.tag) and name.endswith(".parquet"):
+        task = name.removeprefix(plan.tag)
+        if task != name and name.endswith(".parquet") and not task.startswith(AGAIN):
             with contextlib.suppress(FileNotFoundError):  # a writer that came too late takes its part back
                 ledger.add(read_part(store, name, n_bytes, place=place))
     return ledger

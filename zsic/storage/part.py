@@ -21,6 +21,8 @@ from zsic.core.schema import INDEX_BITS, PREDICTION, SOURCE_TOTAL, read_metadata
 from zsic.storage.store import Store
 
 STAGED = "_zsic/staged"
+AGAIN = "again-"
+"""In place of a task: a part that a commit has written, of rows that others hold.  No record of work."""
 _NAME = re.compile(r"part-(\d{5,})-[0-9a-f]{8}-[0-9a-z-]+\.parquet")
 
 Ids = npt.NDArray[np.int64]

@@ -20,7 +20,7 @@ from zsic.core.errors import IncompleteError, StoreError
 from zsic.core.fingerprint import canonical
 from zsic.core.schema import INDEX_BITS
 from zsic.storage.ledger import Entry, Ledger, Runs, are_in
-from zsic.storage.part import STAGED, Ids, Mask, digest_of, read_columns, rewrite_part, sequence_of
+from zsic.storage.part import AGAIN, STAGED, Ids, Mask, digest_of, read_columns, rewrite_part, sequence_of
 from zsic.storage.plan import Plan, read_piece
 from zsic.storage.store import Store
 
@@ -289,7 +289,7 @@ def _write_again(store: Store, plan: Plan, place: str, rows: pa.Table, kept_N: M
     """Stage a part with some of the rows of another, under a name that its content gives."""
     data = rewrite_part(store, place, kept_N)
     digest = digest_of(data)
-    name = f"{plan.tag}again-{digest.removeprefix('sha256:')[:16]}.parquet"
+    name = f"{plan.tag}{AGAIN}{digest.removeprefix('sha256:')[:16]}.parquet"
     store.create(f"{STAGED}/{name}", data)
     ids_N = rows["id"].to_numpy()[kept_N]
     outcomes = Counter(rows["outcome"].filter(pa.array(kept_N)).to_pylist())

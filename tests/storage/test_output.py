@@ -122,7 +122,7 @@ def test_what_was_out_of_reach_is_taken_up_again_five_times(store: Store, world:
     assert snapshot.outcomes == {"corrupt": 4, "ok": 18, "unreachable": 2}
     ids = {(row["uri"], row["key"]): row["id"] for row in read_folder(store)}
     for attempt in range(5):
-        snapshot = play(output, world, run=f"again-{attempt}")
+        snapshot = play(output, world, run=f"attempt-{attempt}")
         assert snapshot is not None
         assert (snapshot.n_rows, snapshot.increment.n_rows, snapshot.increment.n_superseded) == (24, 2, 2)
         assert_exact(store, world)

@@ -2,7 +2,9 @@
 
 import io
 import json
+import signal
 import tarfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import traps
 from PIL import Image
 from runs import LABELS, assert_same_rows, draw, write_shard
 
@@ -24,6 +27,7 @@ from zsic.models.checkpoint import resolve
 from zsic.models.encoder import TextEncoder
 from zsic.models.head import Head, compile_head
 from zsic.models.processor import read_geometry
+from zsic.pipeline import stages
 from zsic.pipeline.sink import PartSink, to_parquet
 from zsic.pipeline.stages import Decode, Encode
 from zsic.storage.objects import Objects
@@ -50,6 +54,12 @@ def decode(
     source: object, tmp_path: Path, *, block_rows: int, skip: tuple[tuple[int, int], ...] = ()
 ) -> list[pa.Table]:
     """The blocks of all slices of a source."""
+    return list(decode_lazily(source, tmp_path, block_rows=block_rows, skip=skip))
+
+
+def decode_lazily(
+    source: object, tmp_path: Path, *, block_rows: int, skip: tuple[tuple[int, int], ...] = ()
+) -> Iterator[pa.Table]:
     spec = make_spec({"source": source, "labels": LABELS, "output": str(tmp_path / "out")})
     store = open_store(spec.output.uri, spec.store)
     output = Output(store)
@@ -59,7 +69,7 @@ def decode(
     if skip:
         slices = [Slice(slices[0].piece, 0, 1, skip, total=10)]
     stage = Decode(store, spec, read_geometry(resolve(spec.model)), block_rows, 2, Deaf())  # type: ignore[arg-type]
-    return list(stage({"slice": [json.dumps(asdict(each)) for each in slices]}))
+    return stage({"slice": [json.dumps(asdict(each)) for each in slices]})
 
 
 def make_encoder(head: Head, *, batch_size: int = 4, dtype: str = "float32", spec: JobSpec | None = None) -> Encode:
@@ -109,6 +119,34 @@ def test_failed_images_keep_their_place_with_black_pixels(tmp_path: Path) -> Non
         assert len(pixels) == size[0] * size[1] * 3
         assert any(pixels) == (number not in failed)
     assert table["width"].to_pylist()[2] is None
+
+
+def test_a_task_that_begins_again_gives_the_same_rows_from_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = str(shard_with_damage(tmp_path / "s.tar"))
+    first = decode(source, tmp_path / "1", block_rows=4)
+    monkeypatch.setattr(stages, "_attempt", lambda: 1)
+    # This process would die of the trap.
+    monkeypatch.syspath_prepend(str(traps.lay(tmp_path)))
+    assert decode(source, tmp_path / "2", block_rows=4) == first
+    with tarfile.open(source, "a") as tar:
+        entry = tarfile.TarInfo("10.png")
+        entry.size = len(data := draw(10) + traps.CRASH)
+        tar.addfile(entry, io.BytesIO(data))
+    again = decode(source, tmp_path / "3", block_rows=4)
+    assert again[:2] == first[:2]
+    row = again[2].to_pylist()[2]
+    assert not any(row.pop(PIXELS))
+    assert row["key"] == "10.png"
+    assert (row["outcome"], row["detail"]) == ("decoder_died", "the decoder was killed by signal 11")
+
+
+def test_the_timer_is_off_when_nothing_is_decoded(tmp_path: Path) -> None:
+    blocks = decode_lazily(str(write_shard(tmp_path / "s.tar", range(10))), tmp_path, block_rows=4)
+    while next(blocks, None) is not None:
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_only_the_last_row_of_a_source_tells_its_total(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ SLOW = b"trap: slow"
 MEMORY = b"trap: memory"
 NONSENSE = b"trap: nonsense"
 
-LIMIT_MIB = 1082
+LIMIT_MIB = 1273
 """What a picture may take by the default limits."""
 
 _PROGRAM = """
@@ -45,7 +45,7 @@ harm = {
     b"exit": lambda: os._exit(7),
     b"hang": lambda: ctypes.PyDLL(None).sleep(1000),  # in C, and no other thread may run
     b"spin": spin,
-    b"slow": lambda: time.sleep(1),
+    b"slow": lambda: time.sleep(0.7),
     b"memory": lambda: bytes(4 * 2**30),
     b"nonsense": nonsense,
 }

@@ -24,12 +24,13 @@ from toy import (
 from zsic.core.errors import IncompleteError, MismatchError, SpecError, StoreError
 from zsic.core.spec import StoreSpec, UpdateSpec
 from zsic.storage import plan as plan_module
+from zsic.storage.cleanup import settle
 from zsic.storage.lease import Lease
 from zsic.storage.output import Output
 from zsic.storage.pending import count_pending
 from zsic.storage.plan import Plan, read_piece, read_plan, read_sources
 from zsic.storage.slices import cut
-from zsic.storage.snapshot import last_snapshot, read_snapshots, settle
+from zsic.storage.snapshot import last_snapshot, read_snapshots
 from zsic.storage.store import Store, open_store
 from zsic.storage.verify import find_differences
 

@@ -87,7 +87,7 @@ class FaultProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            head, body = await _read_message(reader)
+            head, body = await _read_message(reader, writer)
             line = head.split(b"\r\n", 1)[0].decode("latin-1")
             self.requests.append(line)
             rule = self._pick(line)
@@ -144,9 +144,17 @@ class FaultProxy:
             writer.close()
 
 
-async def _read_message(reader: asyncio.StreamReader, *, has_body: bool = True) -> tuple[bytes, bytes]:
-    """Head and body of a request or an answer.  The body stays as it is on the wire."""
+async def _read_message(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None = None, *, has_body: bool = True
+) -> tuple[bytes, bytes]:
+    """Head and body of a request or an answer.  The body stays as it is on the wire.
+
+    `writer` answers a client that waits with its body until it is told to send it.
+    """
     head = await reader.readuntil(b"\r\n\r\n")
+    if writer is not None and re.search(rb"(?i)\r\nexpect: *100-continue", head):
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await writer.drain()
     length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
     if head.startswith(b"HTTP/1.1 100"):
         return await _read_message(reader, has_body=has_body)

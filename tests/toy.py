@@ -11,11 +11,13 @@ from zsic.core.schema import SOURCE_TOTAL, output_schema
 from zsic.core.spec import UpdateSpec
 from zsic.storage.ledger import Runs
 from zsic.storage.output import Output, Work
+from zsic.storage.part import read_columns
 from zsic.storage.plan import SOURCE_COLUMNS, Plan, read_sources
 from zsic.storage.rows import RawRow, make_rows, reread
 from zsic.storage.sample import End, Sample, Source
 from zsic.storage.slices import Slice, cut
-from zsic.storage.snapshot import Snapshot, last_snapshot, place_of
+from zsic.storage.snapshot import Snapshot, last_snapshot
+from zsic.storage.snapshot import read_published as read_part_rows
 from zsic.storage.store import Store
 
 FIELDS = {"model": {"digest": "m"}, "scoring": {"top_k": 5}}
@@ -171,25 +173,22 @@ def play(output: Output, world: World, *, rows_per_part: int = 2, run: str = "ru
     return snapshot
 
 
+COLUMNS = ["id", "uri", "key", "outcome", "label"]
+
+
 def read_published(store: Store) -> list[dict[str, object]]:
     """The table as a reader of the last snapshot sees it."""
     snapshot = last_snapshot(store)
-    return _read(store, [place_of(store, part) for part in snapshot.parts] if snapshot else [])
+    return _sorted(read_part_rows(store, part, COLUMNS)[1] for part in (snapshot.parts if snapshot else ()))
 
 
 def read_folder(store: Store) -> list[dict[str, object]]:
     """The table as a reader of `OUT/*.parquet` sees it."""
-    return _read(store, [name for name, _ in store.list() if name.endswith(".parquet")])
+    return _sorted(read_columns(store, name, COLUMNS) for name, _ in store.list() if name.endswith(".parquet"))
 
 
-def _read(store: Store, places: Iterable[str]) -> list[dict[str, object]]:
-    import pyarrow.parquet as pq
-
-    rows: list[dict[str, object]] = []
-    for place in places:
-        with store.open(place) as file:
-            rows += pq.ParquetFile(file).read(["id", "uri", "key", "outcome", "label"], use_threads=False).to_pylist()
-    return sorted(rows, key=lambda row: str(row["id"]).zfill(20))
+def _sorted(tables: Iterable[pa.Table]) -> list[dict[str, object]]:
+    return sorted((row for table in tables for row in table.to_pylist()), key=lambda row: str(row["id"]).zfill(20))
 
 
 def assert_exact(store: Store, world: World) -> None:

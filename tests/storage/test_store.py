@@ -1,12 +1,18 @@
 import pickle
+import socket
 import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from faultproxy import FaultProxy, Rule
 
 from zsic.core.errors import StoreError
 from zsic.core.spec import StoreSpec
-from zsic.storage.store import S3Store, Store, open_store
+from zsic.storage.s3_store import S3Store
+from zsic.storage.store import Store, open_store
 
 
 def test_created_object_is_whole_and_listed(store: Store) -> None:
@@ -132,3 +138,85 @@ def test_pickle_holds_no_credentials(s3_bucket: tuple[str, str], monkeypatch: py
     # An open s3fs may hold credentials; each process opens its own.
     assert b"S3FileSystem" not in data
     assert b"CANARY" not in data
+
+
+FAULTS = [
+    Rule(".", "unavailable", times=3),
+    Rule(".", "error", 500, "InternalError", times=3),
+    Rule(".", "reset", times=2),
+    Rule("GET", "truncate", 10, times=1),
+    Rule("GET", "stall", 10, times=1),
+    Rule("GET .*list-type", "unavailable", times=2),
+    Rule("PUT", "lose", times=1),
+    Rule("PUT", "unavailable", times=2),
+    Rule("DELETE", "lose", times=1),
+]
+
+
+@pytest.mark.parametrize("rule", FAULTS, ids=lambda rule: f"{rule.match} {rule.act} {rule.times}")
+def test_passing_faults_of_s3_are_mended(s3_bucket: tuple[str, str], fault_proxy: FaultProxy, rule: Rule) -> None:
+    store = open_store(f"s3://{s3_bucket[1]}/out", StoreSpec(s3_endpoint_url=fault_proxy.url, attempts=6, timeout_s=1))
+    fault_proxy.rules = [replace(rule)]
+    assert store.create("a", b"1" * 1000)
+    assert store.read("a") == b"1" * 1000
+    with store.open("a") as file:
+        file.seek(500)
+        assert file.read() == b"1" * 500
+    assert not store.create("a", b"2")
+    assert list(store.list()) == [("a", 1000)]
+    store.delete("a")
+    assert store.read("a") is None
+    assert fault_proxy.rules[0].times == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (Rule(".", "unavailable"), "failed"),
+        (Rule(".", "error", 403, "AccessDenied"), "failed"),
+        (Rule(".", "reset"), "failed"),
+        (Rule("GET", "stall"), "in time"),
+        (Rule("GET", "truncate", 10), "failed"),
+    ],
+    ids=lambda each: each.act if isinstance(each, Rule) else "",
+)
+def test_lasting_faults_of_s3_end_in_a_store_error_soon(
+    s3_bucket: tuple[str, str], fault_proxy: FaultProxy, rule: Rule, words: str
+) -> None:
+    spec = StoreSpec(s3_endpoint_url=fault_proxy.url, attempts=2, timeout_s=1)
+    store = open_store(f"s3://{s3_bucket[1]}/out", spec)
+    store.create("there", b"1" * 1000)
+    fault_proxy.rules = [rule]
+    started = time.monotonic()
+    operations: list[Callable[[], object]] = [lambda: store.read("there"), lambda: list(store.list())]
+    if rule.match == ".":
+        operations += [
+            lambda: store.create("a", b"1"),
+            lambda: store.open("there"),
+            lambda: store.delete("there"),
+            lambda: store.digest("there"),
+        ]
+    for operate in operations:
+        with pytest.raises(StoreError, match=words):
+            operate()
+    assert time.monotonic() - started < 60
+
+
+def test_a_server_that_never_asks_for_the_body_is_given_up(s3_bucket: tuple[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        store = open_store(f"s3://{s3_bucket[1]}/out", StoreSpec(s3_endpoint_url=endpoint, attempts=2, timeout_s=0.5))
+        started = time.monotonic()
+        with pytest.raises(StoreError, match="in time"):
+            store.create("a", b"1" * 1000)
+        assert time.monotonic() - started < 30
+
+
+def test_a_file_where_the_folder_should_be_is_explained(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "out"), StoreSpec())
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(StoreError, match="cannot write"):
+        store.create("a", b"1")
+    with pytest.raises(StoreError, match="cannot read"):
+        store.read("a")
+    assert list(store.list()) == []

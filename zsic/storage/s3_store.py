@@ -1,15 +1,24 @@
 """The output's store in an S3 bucket."""
 
+import asyncio
 import contextlib
 import io
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, cast
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 
 from zsic.core.errors import StoreError
 from zsic.core.spec import StoreSpec
+from zsic.storage.access import PassingError, ReadError, persist
 
-BODY_ATTEMPTS = 3
+T = TypeVar("T")
+
+SLOWEST_BYTES_PER_S = 64 * 1024
+"""A body that trickles more slowly is given up."""
+PART_BYTES = 8 * 2**20
+"""Taken for the size of what is read, whose time must be given before it is known."""
+
+_PASSING = frozenset({"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "ExpiredToken"})
 
 
 class S3Store:
@@ -39,28 +48,60 @@ class S3Store:
                 config_kwargs={
                     "connect_timeout": self._spec.timeout_s,
                     "read_timeout": self._spec.timeout_s,
-                    "retries": {"mode": "standard", "max_attempts": self._spec.attempts},
+                    "retries": {"mode": "standard", "total_max_attempts": 1},
                 },
             )
-            # botocore tries a request again until its answer begins; s3fs, when the body breaks off.
-            self._files.retries = BODY_ATTEMPTS
+            # `persist` tries again; more layers would multiply the time that a dead store takes.
+            self._files.retries = 1
         return self._files
 
     def _call(self, method: str, **arguments: Any) -> Any:
-        """One S3 request.  Raises `FileNotFoundError`, `FileExistsError` (412, 409) or `StoreError`."""
-        import botocore.exceptions
+        """One S3 request, tried again while the store falters."""
+        n_bytes = len(arguments.get("Body", b""))
+        return self._run(method, n_bytes, lambda: self._s3()._call_s3(method, Bucket=self._bucket, **arguments))
+
+    def _run(self, what: str, n_bytes: int, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a request where the connections live, each attempt within a time that its bytes decide.
+
+        Raises `FileNotFoundError`, `FileExistsError` (412, 409), or `StoreError` when it was refused, or tried in vain.
+        """
+        import aiohttp
+        from botocore.exceptions import BotoCoreError, ClientError
+        from fsspec.asyn import sync
+
+        async def bounded() -> T:
+            # The clients' own limits leave gaps: one that waits for `100 Continue` waits for ever.
+            async with asyncio.timeout(2 * self._spec.timeout_s + n_bytes / SLOWEST_BYTES_PER_S):
+                return await call()
+
+        def attempt() -> T:
+            try:
+                result: T = sync(self._s3().loop, bounded)
+                return result
+            except (OSError, BotoCoreError, ClientError, aiohttp.ClientError) as error:
+                self._sort(what, error)
 
         try:
-            return self._s3().call_s3(method, Bucket=self._bucket, **arguments)
-        except (OSError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            status = _http_status(error)
-            if isinstance(error, FileNotFoundError) or status == 404:
-                if _error_code(error) == "NoSuchBucket":
-                    raise StoreError(f"output: there is no bucket {self._bucket!r}") from error
-                raise FileNotFoundError(arguments.get("Key", "")) from error
-            if status in (409, 412):
-                raise FileExistsError(arguments.get("Key", "")) from error
-            raise StoreError(f"output: {self.uri}: {method} failed: {error}") from error
+            return persist(self._spec, attempt)
+        except ReadError as error:
+            raise StoreError(f"output: {self.uri}: {what} failed: {error}") from error
+
+    def _sort(self, what: str, error: Exception) -> NoReturn:
+        """Say what an error means: an answer, a refusal, or a bad moment."""
+        status, code = _http_status(error), _error_code(error)
+        if code == "NoSuchBucket":
+            raise StoreError(f"output: there is no bucket {self._bucket!r}") from error
+        if isinstance(error, FileNotFoundError) or status == 404:
+            raise FileNotFoundError(f"{self.uri}: {what}") from error
+        if status in (409, 412):
+            raise FileExistsError(f"{self.uri}: {what}") from error
+        if status is not None and status < 500 and status not in (408, 429) and code not in _PASSING:
+            raise StoreError(f"output: {self.uri}: {what} failed: the store answered {status} {code}") from error
+        if status is not None:
+            raise PassingError(f"the store answered {status} {code}") from error
+        if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+            raise PassingError("the store did not answer in time") from error
+        raise PassingError(f"{type(error).__name__}: {error}") from error
 
     def create(self, name: str, data: bytes) -> bool:
         key = self._prefix + name
@@ -77,31 +118,30 @@ class S3Store:
         raise StoreError(f"output: {self.uri}/{name} is refused again and again, yet does not exist")
 
     def read(self, name: str) -> bytes | None:
-        with self._explaining("read", name):
-            try:
-                return bytes(self._s3().cat_file(f"{self._bucket}/{self._prefix}{name}"))
-            except FileNotFoundError:
-                return None
+        try:
+            return self._get(name)
+        except FileNotFoundError:
+            return None
 
     def open(self, name: str) -> BinaryIO:
         size = self._call("head_object", Key=self._prefix + name)["ContentLength"]
-        return cast(BinaryIO, _RangeFile(lambda start, end: self._range(name, start, end), size))
+        return cast(BinaryIO, _RangeFile(lambda start, end: self._get(name, start, end), size))
 
-    def _range(self, name: str, start: int, end: int) -> bytes:
-        with self._explaining("read", name):
-            return bytes(self._s3().cat_file(f"{self._bucket}/{self._prefix}{name}", start=start, end=end))
+    def _get(self, name: str, start: int = 0, end: int | None = None) -> bytes:
+        """Bytes of an object by one request.  Raises `FileNotFoundError`."""
+        request = {"Bucket": self._bucket, "Key": self._prefix + name}
+        if end is not None:
+            request["Range"] = f"bytes={start}-{end - 1}"
 
-    @contextlib.contextmanager
-    def _explaining(self, verb: str, name: str) -> Iterator[None]:
-        import botocore.exceptions
-        from aiohttp import ClientError
+        async def get() -> bytes:
+            answer = await self._s3()._call_s3("get_object", **request)
+            n_bytes = answer["ContentLength"]
+            data: bytes = await answer["Body"].read()
+            if len(data) != n_bytes:
+                raise OSError("the answer was cut short")
+            return data
 
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except (OSError, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, ClientError) as error:
-            raise StoreError(f"output: cannot {verb} {self.uri}/{name}: {error}") from error
+        return self._run(f"get_object {name}", PART_BYTES, get)
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         folder = self._prefix + (f"{prefix}/" if prefix else "")

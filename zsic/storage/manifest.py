@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from zsic.core.errors import SourceError, SpecError
 from zsic.core.spec import SourceSpec
 from zsic.storage.access import ObjectInfo, ReadError
 from zsic.storage.kinds import PARQUET_ENDINGS
 from zsic.storage.objects import Objects
-from zsic.storage.range_file import RangeFile
+from zsic.storage.range_file import open_parquet
 from zsic.storage.uri import folder_of, resolve
 
 MAX_LINE_BYTES = 16 * 2**20
@@ -80,7 +79,7 @@ def _check_header(uri: str, have: Sequence[str], spec: SourceSpec) -> None:
 
 
 def _read_parquet(info: ObjectInfo, objects: Objects, spec: SourceSpec) -> Iterator[dict[str, Any]]:
-    file = pq.ParquetFile(RangeFile(objects, info))
+    file = open_parquet(info, objects)
     _check_header(info.uri, file.schema_arrow.names, spec)
     wanted = [name for name in dict.fromkeys((spec.uri_column, *spec.keep_columns)) if name in file.schema_arrow.names]
     for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):

@@ -290,4 +290,4 @@ def _peak_mb() -> int:
 if __name__ == "__main__":
     kind, first, last, log_path = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     with open(log_path, "w", encoding="ascii") as log:
-        print(try_mutants(kind, range(first, last), log))
+        sys.stdout.write(try_mutants(kind, range(first, last), log) + "\n")

@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from zsic.core.header import sniff, webp_size
+from zsic.core.header import has_bad_checksum, has_too_many_parts, sniff, webp_size
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.spec import DecodeSpec
 
@@ -37,6 +37,10 @@ _MAX_INT32 = 2**31 - 1  # of the columns width and height
 _MAX_SCANS = 100
 # Pillow joins EXIF segments one by one, in quadratic time: 64 MB of short ones take minutes.
 _MAX_EXIF_SEGMENTS = 100
+# A JPEG has about 30 segments, or 250 with the largest of profiles; a PNG of 64 MB has 8,000 chunks; the XMP of a
+# GIF is of some thousand blocks.
+_MAX_PARTS = 100_000
+_MAX_SEGMENTS = 10_000
 
 # Plugins are called themselves, not through `Image.open`, which turns all their reasons into one and may load
 # the other forty.  A JPEG of several pictures (MPO) is its first one.
@@ -108,6 +112,9 @@ def inspect(data: bytes, spec: DecodeSpec) -> ImageFile.ImageFile:
         _check_size(name, size, spec)
     if name == "JPEG" and len(data) > 2**20 and data.count(b"Exif\0\0") > _MAX_EXIF_SEGMENTS:
         raise DecodeError(Failure(Outcome.CORRUPT, f"JPEG: more than {_MAX_EXIF_SEGMENTS} EXIF segments"))
+    most = _MAX_SEGMENTS if name == "JPEG" else _MAX_PARTS
+    if len(data) > 4 * most and has_too_many_parts(name, data, most):
+        raise DecodeError(Failure(Outcome.CORRUPT, f"{name}: more than {most} parts beside its pixels"))
     try:
         image = _OPENERS[name](io.BytesIO(data))
     except Exception as error:  # hostile bytes make openers raise anything
@@ -116,6 +123,8 @@ def inspect(data: bytes, spec: DecodeSpec) -> ImageFile.ImageFile:
     if "progressive" in image.info and data.count(b"\xff\xda") > _MAX_SCANS:
         failure = Failure(Outcome.CORRUPT, f"JPEG: more than {_MAX_SCANS} scans")
         raise DecodeError(failure, *displayed_size(image, spec))
+    if name == "PNG" and has_bad_checksum(data):
+        raise DecodeError(Failure(Outcome.CORRUPT, "PNG: bad checksum"), *displayed_size(image, spec))
     if image.mode in ("F", "I"):
         what = "floating-point" if image.mode == "F" else "32-bit or signed"
         failure = Failure(Outcome.UNSUPPORTED, f"{name}: {what} pixels are not decoded")

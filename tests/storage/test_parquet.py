@@ -14,7 +14,7 @@ from place import Place
 from zsic.core.errors import SpecError
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.spec import JobSpec, StoreSpec, make_spec
-from zsic.storage import parquet as parquet_module
+from zsic.storage import parquet_file as parquet_file_module
 from zsic.storage.objects import Objects
 from zsic.storage.parquet import find_image_column
 from zsic.storage.sample import End, Sample, Source
@@ -99,7 +99,8 @@ def test_kept_columns_travel_as_json_whatever_their_type(tmp_path: Path) -> None
 def test_skipped_rows_count_and_whole_groups_of_them_are_not_read(
     s3_place: Place, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet_module, "READ_BYTES", 1000)
+    monkeypatch.setattr(parquet_file_module, "READ_BYTES", 1000)
+    monkeypatch.setattr(parquet_file_module, "WHOLE_BYTES", 0)
     images = [bytes([number]) * 900 for number in range(8)]
     data = make_parquet({"image": images}, row_group_size=2, compression="none", use_dictionary=False)
     uri = s3_place.put("a.parquet", data)

@@ -1,18 +1,10 @@
 """One version of an object as a file for random reads, each a request of its own."""
 
 import io
-from typing import Any
-
-import pyarrow.parquet as pq
 
 from zsic.core.outcome import Outcome
 from zsic.storage.access import fail
 from zsic.storage.objects import ObjectInfo, Objects
-
-MAX_FOOTER_BYTES = 64 * 2**20
-"""Of a Parquet file; in memory, a footer is up to a hundred times as large."""
-MAX_FOOTER_ENTRIES = 100_000
-"""Columns of a Parquet file, row groups, notes: of each kind."""
 
 
 class RangeFile(io.RawIOBase):
@@ -53,20 +45,3 @@ class RangeFile(io.RawIOBase):
         data = self._objects.read(self._info.uri, start=self._at, end=end, expect=self._info, max_bytes=end - self._at)
         self._at += len(data)
         return data
-
-
-def open_parquet(info: ObjectInfo, objects: Objects, **options: Any) -> pq.ParquetFile:
-    """Open a Parquet file whose footer may be hostile.
-
-    Raises `ReadError`, or Arrow's errors if this is no Parquet file.
-    """
-    file = RangeFile(objects, info)
-    file.max_read_bytes = MAX_FOOTER_BYTES
-    made = pq.ParquetFile(
-        file,
-        thrift_string_size_limit=MAX_FOOTER_BYTES,
-        thrift_container_size_limit=MAX_FOOTER_ENTRIES,
-        **options,
-    )
-    file.max_read_bytes = None
-    return made

@@ -193,6 +193,15 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
                 "--allow-scheme",
             ),
         ] = None,
+        remote_manifests_name_files: Annotated[
+            bool | None,
+            _option(
+                "store.remote_manifests_name_files",
+                "Let a manifest in an object store name files of the machines that read; by default it may not.",
+                _OF_STORE,
+                "--remote-manifests-name-files/--no-remote-manifests-name-files",
+            ),
+        ] = None,
         address: Annotated[
             str | None,
             _option(
@@ -272,6 +281,7 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
                 "timeout_s": store_timeout,
                 "attempts": store_attempts,
                 "allow_schemes": allow_scheme,
+                "remote_manifests_name_files": remote_manifests_name_files,
             },
             "execution": {
                 "address": address,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from zsic.console.words import err, out, show_table
 from zsic.core.errors import DifferenceError, SpecError
+from zsic.core.secrets import ADVICE, holds_credentials
 from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec, StoreSpec, parse_labels
 from zsic.core.terminal import printable
 from zsic.storage.store import Store, open_store
@@ -40,7 +41,14 @@ def verify(output: str, s3_endpoint_url: str | None) -> None:
 
 
 def _open_output(output: str, s3_endpoint_url: str | None) -> Store:
+    _refuse_credentials(output=output, s3_endpoint_url=s3_endpoint_url)
     return open_store(output.rstrip("/"), StoreSpec(s3_endpoint_url=s3_endpoint_url))
+
+
+def _refuse_credentials(**urls: str | None) -> None:
+    for name, url in urls.items():
+        if url and holds_credentials(url):
+            raise SpecError(f"{name}: a URL holds credentials; {ADVICE}")
 
 
 def predict(
@@ -95,6 +103,7 @@ def evaluate(output: str, truth: str, s3_endpoint_url: str | None, *, as_json: b
     from zsic.evaluate import label_rows, load_truth, summary_rows
     from zsic.storage.snapshot import read_snapshots
 
+    _refuse_credentials(truth=truth)
     store = _open_output(output, s3_endpoint_url)
     names = [part.name for snapshot in read_snapshots(store) for part in snapshot.parts]
     if not names:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zsic.core.errors import ModelError
+from zsic.core.secrets import ADVICE, holds_credentials
 from zsic.core.spec import ModelSpec, StoreSpec
 from zsic.models.families import Family, find_family
 
@@ -87,6 +88,8 @@ def resolve(spec: ModelSpec, store: StoreSpec | None = None) -> Checkpoint:
     """
     store = store or StoreSpec()
     name = spec.name
+    if holds_credentials(name):
+        raise ModelError(f"model.name: a URL holds credentials; {ADVICE}")
     if name == "demo":
         from zsic.demo import MODEL_PATH
 

@@ -52,7 +52,11 @@ def read_manifest(info: ObjectInfo, objects: Objects, spec: SourceSpec) -> Itera
                 raise SourceError(f"{info.uri}: row {number} has a {spec.uri_column} of {len(uri)} characters; drop it")
             uri.encode()  # A lone surrogate, as JSON can spell it, is no text that a table could hold.
             kept = {name: row.get(name) for name in spec.keep_columns}
-            yield resolve(uri, folder), to_json(kept) if kept else None
+            try:
+                resolved = resolve(uri, folder)
+            except SpecError as error:
+                raise SpecError(f"{info.uri}: row {number}: {error}") from None
+            yield resolved, to_json(kept) if kept else None
     except ReadError as error:
         raise SourceError(f"{info.uri} cannot be read: {error}") from None
     except (pa.ArrowException, csv.Error, DamageError, RecursionError, ValueError) as error:
@@ -72,6 +76,8 @@ def to_json(row: Mapping[str, Any]) -> str | None:
 
     None is too much: every row of a table would have a copy.
     """
+    if sum(len(value) for value in row.values() if isinstance(value, str | bytes)) > MAX_KEPT_CHARS:
+        return None
     text = json.dumps(row, ensure_ascii=False, default=_as_text)
     return None if len(text) > MAX_KEPT_CHARS else text.encode("utf-8", "replace").decode()
 

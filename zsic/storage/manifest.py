@@ -22,7 +22,7 @@ MAX_URI_CHARS = 8192
 """Twice what a path on Linux may have; object stores allow 1024 bytes."""
 MAX_KEPT_CHARS = 2**20
 """Of the kept columns of one row, as JSON; a row with more goes without."""
-BATCH_ROWS = 10_000
+BATCH_ROWS = 64
 
 
 def read_manifest(info: ObjectInfo, objects: Objects, spec: SourceSpec) -> Iterator[tuple[str, str | None]]:

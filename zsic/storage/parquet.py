@@ -17,7 +17,8 @@ from zsic.storage.stream import DamageError
 
 COLUMN_NAMES = ("image", "img", "bytes", "jpg", "jpeg", "png", "webp", "image_bytes", "picture", "photo")
 """Which of several binary columns holds the images; the first that is there."""
-MAX_BATCH_ROWS = 256
+BATCH_ROWS = 1
+"""More are hardly faster, and an image may be as large as its file, or larger."""
 
 
 def find_image_column(schema: pa.Schema, wanted: str | None, uri: str) -> str | None:
@@ -101,12 +102,12 @@ def _rows(
     columns = [f"{column}.bytes" if nested else column, *kept_names]
     first = 0
     for number, n_rows in enumerate(file.count_rows()):
-        rows = range(first, first + max(n_rows, 0))
+        rows = range(first, first + n_rows)
         first = rows.stop
         if rows and all(map(skip, rows)):
             yield from ((None, {}) for _ in rows)
             continue
-        for batch in file.read_group(number, columns, MAX_BATCH_ROWS):
+        for batch in file.read_group(number, columns, BATCH_ROWS):
             images = batch.column(column)
             kept = _kept_rows(batch, kept_names)
             for row in range(batch.num_rows):

@@ -65,7 +65,7 @@ def read_members(stream: Stream) -> Iterator[Member]:
                 shared |= _read_pax(stream, size, at)
                 continue
             case 0x4C:  # L: GNU, the name of the next member
-                name = _read_block(stream, size, MAX_NAME_BYTES, at).partition(b"\0")[0]
+                name = _read_block(stream, size, MAX_NAME_BYTES + 1, at).partition(b"\0")[0]
                 continue
             case 0x4B:  # K: GNU, the target of the next link
                 _skip(stream, _padded(size), at)

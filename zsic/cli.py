@@ -459,7 +459,7 @@ def _main() -> int:
         from zsic.core.terminal import printable
 
         if os.environ.get("ZSIC_TRACEBACK"):
-            traceback.print_exception(error)
+            _show_traceback(error)
         for line in str(error).splitlines() or [type(error).__name__]:
             print(f"zsic: {printable(line)}", file=sys.stderr)
         return error.exit_code
@@ -471,12 +471,25 @@ def _main() -> int:
     except BrokenPipeError:
         # Nobody reads on; Python would complain of that when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    except Exception as error:  # a wrong flag is of a class that typer keeps to itself; its show() explains it
-        if not hasattr(error, "show"):
-            raise
-        error.show()
+    except Exception as error:  # noqa: BLE001  A wrong flag is of a class that typer keeps to itself.
+        from zsic.core.terminal import printable
+
+        if not hasattr(error, "format_message"):
+            _show_traceback(error)
+            return 1
+        # Not its own show(): names of files that begin with a dash come here as they are.
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "zsic"
+        print(f"zsic: {printable(error.format_message())}; see `{command} --help`", file=sys.stderr)
         return SpecError.exit_code
     return 0
+
+
+def _show_traceback(error: BaseException) -> None:
+    from zsic.core.terminal import printable
+
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        print(printable(line), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -88,8 +88,7 @@ def resolve(spec: ModelSpec, store: StoreSpec | None = None) -> Checkpoint:
     """
     store = store or StoreSpec()
     name = spec.name
-    if holds_credentials(name):
-        raise ModelError(f"model.name: a URL holds credentials; {ADVICE}")
+    refuse_credentials(name)
     if name == "demo":
         from zsic.demo import MODEL_PATH
 
@@ -109,6 +108,12 @@ def resolve(spec: ModelSpec, store: StoreSpec | None = None) -> Checkpoint:
         raise ModelError(f"model.name: there is no folder {name}; give a folder, a hub id, or demo")
     folder = fetch_hub(name, spec.revision)
     return read_checkpoint(folder, name, revision=folder.name)
+
+
+def refuse_credentials(name: str) -> None:
+    """Raise `ModelError`, which does not repeat them, if a URL holds credentials."""
+    if holds_credentials(name):
+        raise ModelError(f"model.name: a URL holds credentials; {ADVICE}")
 
 
 def read_checkpoint(
@@ -235,7 +240,10 @@ def _weight_files(folder: Path, name: str) -> set[str]:
         return {"model.safetensors"}
     index = _read_json(folder / "model.safetensors.index.json", name)
     if index:
-        shards = set(index.get("weight_map", {}).values())
+        named = index.get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(shard, str) for shard in named.values()):
+            raise ModelError(f"model.name: model.safetensors.index.json of {name} has no weight_map; fetch it again")
+        shards = set(named.values())
         for shard in sorted(shards):
             if not fnmatch(shard, "model-*.safetensors") or not (folder / shard).is_file():
                 raise ModelError(f"model.name: {name} lacks {shard}, which its index names; fetch it again")
@@ -261,7 +269,7 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"model.name: {path.name} of {name} is not readable JSON: {error}") from None
     if not isinstance(value, dict):
         raise ModelError(f"model.name: {path.name} of {name} is not a JSON object")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from zsic.core.errors import ModelError
 from zsic.core.secrets import ADVICE, holds_credentials
@@ -170,7 +169,7 @@ def _fetch_url(url: str, store: StoreSpec) -> Path:
     import fsspec
 
     options: dict[str, object] = {}
-    if urlsplit(url).scheme == "s3":
+    if url.lower().startswith("s3://"):
         options = {"endpoint_url": store.s3_endpoint_url, "anon": store.s3_anonymous}
     try:
         fs, root = fsspec.core.url_to_fs(url, **options)

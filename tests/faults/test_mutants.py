@@ -18,7 +18,7 @@ def try_mutants(kind: str, first: int, last: int, folder: Path) -> str:
     """In a process of its own, for a decoder may crash; the log then has the number of the mutant."""
     log = folder / "number"
     command = [sys.executable, mutants.__file__, kind, str(first), str(last), str(log)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=3600, check=False)
     assert done.returncode == 0, f"{kind} {log.read_text()}: {done.returncode}\n{done.stderr[-2000:]}"
     return done.stdout
 

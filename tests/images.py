@@ -77,6 +77,18 @@ def grey_tiff(width: int, height: int, bits: int, body: bytes, **more: int) -> b
     return tiff([*tags, (273, 4, 1, offset)], body)
 
 
+def _tiles() -> bytes:
+    """A TIFF of 12 tiles, 16 x 16 each."""
+    grey = np.asarray(picture().convert("L"))
+    tiles = [grey[y : y + 16, x : x + 16].tobytes() for y in range(0, 48, 16) for x in range(0, 64, 16)]
+    tags = [(256, 4, 1, 64), (257, 4, 1, 48), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [(322, 3, 1, 16), (323, 3, 1, 16), (324, 4, 12, 0), (325, 4, 12, 0)]
+    start = len(tiff(tags))
+    tags[-2:] = [(324, 4, 12, start), (325, 4, 12, start + 48)]
+    offsets = struct.pack("<12I", *(start + 96 + 256 * number for number in range(12)))
+    return tiff(tags, offsets + struct.pack("<12I", *[256] * 12) + b"".join(tiles))
+
+
 def frames() -> list[Image.Image]:
     """The frames of an animation; the first is `picture()`."""
     return [picture(), picture(seed=1), picture(seed=2)]
@@ -160,6 +172,8 @@ def _too_many_pixels() -> dict[str, Case]:
     jpeg = encode(picture(), "JPEG")
     size_at = jpeg.index(b"\xff\xc0") + 5
     huge_jpeg = jpeg[:size_at] + struct.pack(">HH", 30000, 30000) + jpeg[size_at + 4 :]
+    largest_jpeg = jpeg[:size_at] + b"\xff" * 4 + jpeg[size_at + 4 :]
+    fax = encode(Image.new("1", (10000, 9999)), "TIFF", compression="group4")
     webp = b"VP8X" + struct.pack("<I", 10) + bytes(4) + (16383).to_bytes(3, "little") * 2
     gif = b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0x80, 0, 0) + bytes(6) + b"!\xf9\x04\x08\0\0\0\0"
     gif += b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x02\x44\x01\0;"
@@ -170,6 +184,8 @@ def _too_many_pixels() -> dict[str, Case]:
         "PNG of a long line 65501x1": (black_png(65501, 1), (65501, 1)),
         "PNG header 2147483647x2147483647": (png(2**31 - 1, 2**31 - 1), (2**31 - 1, 2**31 - 1)),
         "JPEG header 30000x30000": (huge_jpeg, (30000, 30000)),
+        "JPEG header 65535x65535": (largest_jpeg, (65535, 65535)),
+        "TIFF fax 10000x9999": (fax, (10000, 9999)),
         "WebP canvas 16384x16384": (b"RIFF" + struct.pack("<I", 22) + b"WEBP" + webp, (16384, 16384)),
         "TIFF header 100000x100000": (grey_tiff(100000, 100000, 8, b"\0"), (100000, 100000)),
         "BMP header 100000x100000": (_bmp(100000, 100000), (100000, 100000)),
@@ -190,6 +206,8 @@ def _damaged() -> dict[str, Case]:
     exif_flood = jpeg[:2] + (b"\xff\xe1" + struct.pack(">H", 10008) + b"Exif\0\0" + bytes(10000)) * 120
     known = {
         "JPEG half": jpeg[: len(jpeg) // 2],
+        "JPEG without an end": jpeg[:-2],
+        "PNG pixels with a bad checksum": _with_bad_checksum(whole_png),
         "JPEG without its last percent": jpeg[: len(jpeg) * 99 // 100],
         "PNG half": whole_png[: len(whole_png) // 2],
         "GIF half": (gif := encode(image, "GIF"))[: len(gif) // 2],
@@ -203,6 +221,7 @@ def _damaged() -> dict[str, Case]:
         "JPEG fill bomb": jpeg[:2] + b"\xff" * 2**21 + jpeg[2:],
         "PNG chunks bomb": png(8, 8, extra=chunk(b"prVt", b"") * 2**17),
         "GIF comments bomb": b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0, 0, 0) + b"!\xfe\1a\0" * 2**18 + b";",
+        **_floods(),
         "PNG header with a bad checksum": whole_png[:20] + b"\1" + whole_png[21:],
         "PNG without width": png(0, 10),
         "PNG of more sides than int32": png(2**32 - 1, 1),
@@ -223,6 +242,32 @@ def _damaged() -> dict[str, Case]:
     return cases | {"JPEG scans bomb": Case(with_many_scans(120), Outcome.CORRUPT, (64, 48))}
 
 
+def _with_bad_checksum(data: bytes) -> bytes:
+    at = data.index(b"IDAT") + 4 + struct.unpack(">I", data[data.index(b"IDAT") - 4 :][:4])[0]
+    return data[:at] + bytes(4) + data[at + 4 :]
+
+
+def _floods() -> dict[str, bytes]:
+    """Files of many parts, each of which Pillow would keep an object for; some are hidden from whoever counts badly."""
+    jpeg, small, gif = encode(picture(), "JPEG"), encode(picture(8, 8), "PNG"), encode(picture(8, 8), "GIF")
+    palette_end = 13 + (3 << (gif[10] & 7) + 1)
+    head, frame = gif[:palette_end], gif[palette_end:]
+    comments = b"!\xfe\1a\0" * 400_000
+    return {
+        "JPEG segments bomb": jpeg[:2] + b"\xff\xe5\0\2" * 10**6 + jpeg[2:],
+        "JPEG segments bomb after junk": jpeg[:20] + b"junk" + b"\xff\xe5\0\2" * 10**6 + jpeg[20:],
+        "JPEG segments bomb behind a false one": jpeg[:2] + b"\xff\xf0\xff\xfe" + b"\xff\xe5\0\2" * 10**6 + jpeg[2:],
+        "JPEG filling bomb": jpeg[:2] + b"\xff" * 2 * 10**6 + jpeg[2:],
+        "JPEG junk bomb": jpeg[:20] + bytes(2 * 10**6) + jpeg[20:],
+        "PNG chunks bomb": small[:33] + chunk(b"vpAg", b"") * 800_000 + small[33:],
+        "PNG chunks bomb after the pixels": small[:-12] + chunk(b"vpAg", b"") * 800_000 + small[-12:],
+        "GIF comments bomb": head + comments + frame,
+        "GIF comments bomb after junk": head + b"junk" + comments + frame,
+        "GIF comments bomb behind a false block": head + b"!\xf9\0\0" + comments + frame,
+        "GIF blocks bomb": head + b"!\xfe" + b"\2ab" * 10**6 + b"\0" + frame,
+    }
+
+
 def _odd_but_fine() -> dict[str, Case]:
     image = picture()
     jpeg, palette = encode(image, "JPEG"), image.quantize(16)
@@ -230,6 +275,7 @@ def _odd_but_fine() -> dict[str, Case]:
     transform_at = cmyk.index(b"Adobe") + 11
     alpha = image.convert("RGBA")
     alpha.putalpha(Image.linear_gradient("L").resize(image.size))
+    many_frames = [Image.new("P", (16, 16), number % 255) for number in range(2999)]
     files = {
         "JPEG": jpeg,
         "JPEG progressive": encode(image, "JPEG", progressive=True),
@@ -259,6 +305,7 @@ def _odd_but_fine() -> dict[str, Case]:
         "PNG animated": animation("PNG"),
         "GIF": encode(palette, "GIF"),
         "GIF animated": animation("GIF"),
+        "GIF of 3000 frames": encode(palette, "GIF", save_all=True, append_images=many_frames),
         "BMP": encode(image, "BMP"),
         "BMP upside down": _bmp(64, -48),
         "TIFF": encode(image, "TIFF"),
@@ -267,6 +314,7 @@ def _odd_but_fine() -> dict[str, Case]:
         "TIFF JPEG": encode(image, "TIFF", compression="jpeg"),
         "TIFF CMYK": encode(image.convert("CMYK"), "TIFF"),
         "TIFF LAB": encode(image.convert("LAB"), "TIFF"),
+        "TIFF of tiles": _tiles(),
         "TIFF palette and alpha": encode(palette.convert("PA"), "TIFF"),
         "TIFF 16 bits": encode(Image.fromarray(np.full((48, 64), 40000, np.uint16)), "TIFF"),
         "TIFF of three pages": animation("TIFF"),

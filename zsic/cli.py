@@ -194,6 +194,15 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
                 "--allow-scheme",
             ),
         ] = None,
+        remote_manifests_name_files: Annotated[
+            bool | None,
+            _option(
+                "store.remote_manifests_name_files",
+                "Let a manifest in an object store name files of the machines that read; by default it may not.",
+                _OF_STORE,
+                "--remote-manifests-name-files/--no-remote-manifests-name-files",
+            ),
+        ] = None,
         prune: Annotated[
             bool | None,
             _option("update.prune", "Drop rows of objects that are gone.", _OF_UPDATE, "--prune/--no-prune"),
@@ -304,6 +313,7 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
                 "timeout_s": store_timeout,
                 "attempts": store_attempts,
                 "allow_schemes": allow_scheme,
+                "remote_manifests_name_files": remote_manifests_name_files,
             },
             "update": {"prune": prune, "retry_failed": retry_failed},
             "execution": {
@@ -495,7 +505,7 @@ def _main() -> int:
         from zsic.core.terminal import printable
 
         if os.environ.get("ZSIC_TRACEBACK"):
-            traceback.print_exception(error)
+            _show_traceback(error)
         for line in str(error).splitlines() or [type(error).__name__]:
             print(f"zsic: {printable(line)}", file=sys.stderr)
         return error.exit_code
@@ -507,12 +517,25 @@ def _main() -> int:
     except BrokenPipeError:
         # Nobody reads on; Python would complain of that when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    except Exception as error:  # a wrong flag is of a class that typer keeps to itself; its show() explains it
-        if not hasattr(error, "show"):
-            raise
-        error.show()
+    except Exception as error:  # noqa: BLE001  A wrong flag is of a class that typer keeps to itself.
+        from zsic.core.terminal import printable
+
+        if not hasattr(error, "format_message"):
+            _show_traceback(error)
+            return 1
+        # Not its own show(): names of files that begin with a dash come here as they are.
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "zsic"
+        print(f"zsic: {printable(error.format_message())}; see `{command} --help`", file=sys.stderr)
         return SpecError.exit_code
     return 0
+
+
+def _show_traceback(error: BaseException) -> None:
+    from zsic.core.terminal import printable
+
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        print(printable(line), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def test_an_adapter_is_refused(folder: Path) -> None:
         _resolve(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff", "[" * 100_000, '{"a": ' * 100_000])
 def test_a_config_that_is_no_json_object(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text, encoding="latin-1")
     with pytest.raises(ModelError, match=r"config\.json of .* is not"):
@@ -137,6 +137,14 @@ def test_shards_must_be_there_and_in_the_folder(folder: Path) -> None:
         _resolve(folder)
     _edit(folder / "model.safetensors.index.json", weight_map={"a": "../elsewhere.safetensors"})
     with pytest.raises(ModelError, match=r"lacks \.\./elsewhere"):
+        _resolve(folder)
+
+
+@pytest.mark.parametrize("weight_map", [["model-1.safetensors"], {"a": 5}, {"a": ["x"]}, None])
+def test_an_index_that_makes_no_sense(folder: Path, weight_map: object) -> None:
+    (folder / "model.safetensors").unlink()
+    _edit(folder / "model.safetensors.index.json", weight_map=weight_map)
+    with pytest.raises(ModelError, match="has no weight_map; fetch it again"):
         _resolve(folder)
 
 

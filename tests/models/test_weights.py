@@ -107,6 +107,26 @@ def test_a_file_cut_short_is_refused(tiny_checkpoint: Path, tmp_path: Path, n_by
         load(_resolve(copy))
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\xff" * 8,
+        (2**40).to_bytes(8, "little") + b"{",
+        (10**8).to_bytes(8, "little") + b"{" + b" " * 1000,
+        (2).to_bytes(8, "little") + b"[]",
+        (60).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[4611686018427387904],"data_offs',
+        (80).to_bytes(8, "little")
+        + b'{"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,8]}}'.ljust(80)
+        + bytes(8),
+    ],
+)
+def test_a_header_that_lies_is_refused(tiny_checkpoint: Path, tmp_path: Path, head: bytes) -> None:
+    copy = Path(shutil.copytree(tiny_checkpoint, tmp_path / "lies"))
+    (copy / "model.safetensors").write_bytes(head)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(_resolve(copy))
+
+
 class _Canary:
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,6 +1,7 @@
 import gzip
 import io
 import tarfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -198,10 +199,57 @@ def test_the_json_member_of_a_group_goes_with_its_images(tmp_path: Path) -> None
 
 
 def test_a_group_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_module, "GROUP_BYTES", 100)
+    monkeypatch.setattr(shard_module, "GROUP_BYTES", 1200)
     members = [(f"1.{number}.jpg", bytes(60)) for number in range(5)]
     samples = read_bytes(make_tar([*members, ("1.json", b"{}")]), tmp_path, make_job("json"))
-    assert [sample.columns is not None for sample in samples] == [False] * 4 + [True]
+    assert [sample.columns is not None for sample in samples] == [False] * 3 + [True] * 2
+
+
+def test_copies_of_a_groups_json_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_module, "GROUP_BYTES", 10_000)
+    members = [("1.json", b"x" * 3000), *((f"1.{number}.jpg", b"") for number in range(40))]
+    samples = read_bytes(make_tar(members), tmp_path, make_job("json"))
+    assert [sample.columns is not None for sample in samples] == [True] * 3 + [False] * 37
+    # What is skipped changes nothing else.
+    assert read_bytes(make_tar(members), tmp_path, make_job("json"), skip={0, 1}) == samples[2:]
+
+
+@pytest.mark.parametrize("keep", [(), ("json",)])
+def test_many_empty_members_of_one_name_are_read_in_bounded_time(tmp_path: Path, keep: tuple[str, ...]) -> None:
+    header = make_tar([("x.1.jpg", b"")])[:512]
+    begun = time.process_time()
+    samples = read_bytes(header * 100_000 + bytes(1024), tmp_path, make_job(*keep))
+    assert time.process_time() - begun < 40  # four seconds, on a quiet machine
+    assert len(samples) == 100_000
+    assert (samples[0].key, samples[-1].key) == ("x.1.jpg", "x.1.jpg#100000")
+
+
+def test_links_and_devices_are_no_samples_and_odd_names_are_only_names(tmp_path: Path) -> None:
+    odd = [
+        "../../x.jpg",
+        "/abs.jpg",
+        "a\nb.jpg",
+        "\x1b[2J.jpg",
+        "\u202egpj.jpg",
+        "a//b.jpg",
+        "n" * 300 + ".jpg",
+        "C:\\x.jpg",
+    ]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE):
+            info = tarfile.TarInfo("/etc/hostname.jpg")
+            info.type, info.linkname = kind, "/etc/hostname"
+            archive.addfile(info)
+        for name in odd:
+            info = tarfile.TarInfo(name)
+            info.size = len(JPEG)
+            archive.addfile(info, io.BytesIO(JPEG))
+    samples = read_bytes(buffer.getvalue(), tmp_path)
+    assert [(sample.key, sample.data) for sample in samples] == [(name, JPEG) for name in odd]
+    # Nothing is ever unpacked.
+    assert [path.name for path in tmp_path.rglob("*")] == ["shard.tar"]
+    assert not (tmp_path / "../../x.jpg").exists()
 
 
 def test_compressed_shards_read_as_plain_ones(place: Place) -> None:

@@ -11,8 +11,10 @@ from faultproxy import FaultProxy, Rule
 from place import Place
 
 from zsic.core.errors import SourceError, SpecError
+from zsic.core.outcome import Outcome
 from zsic.core.spec import SourceSpec, StoreSpec
 from zsic.storage import sources as sources_module
+from zsic.storage.access import ReadError
 from zsic.storage.objects import Objects
 from zsic.storage.sample import SOURCE_SCHEMA
 from zsic.storage.sources import list_sources
@@ -229,9 +231,11 @@ def test_names_that_are_no_utf8_are_rows(tmp_path: Path) -> None:
 
 
 def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
-    with pytest.raises(SpecError, match=r"holds credentials") as caught:
-        list_rows(StoreSpec(), "s3://KEY:CANARY@bucket/p")
-    assert "CANARY" not in str(caught.value)
+    for spelled in ("s3://KEY:CANARY@bucket/p", "gs://CANARY@bucket/p", "file://me:CANARY@host/p"):
+        source = SourceSpec.model_construct(**{**dict(SourceSpec(uris=("unused",))), "uris": (spelled,)})
+        with pytest.raises(SpecError, match=r"holds credentials") as caught:
+            list(list_sources(source, Objects(StoreSpec(allow_schemes=("file", "s3", "gs")))))
+        assert "CANARY" not in str(caught.value)
 
 
 def test_a_scheme_that_is_not_allowed_is_refused() -> None:
@@ -319,6 +323,99 @@ def test_a_wrong_manifest_is_an_error_that_says_where(tmp_path: Path, name: str,
     (tmp_path / name).write_bytes(content)
     with pytest.raises((SourceError, SpecError), match=words):
         list_rows(StoreSpec(), str(tmp_path / name))
+
+
+LOCAL = r"row 1 names '.*', a file of the machine that reads; .* store.remote_manifests_name_files is set"
+
+
+@pytest.mark.parametrize("uri", ["file:///etc/hostname", "/etc/hostname", "FILE://localhost/etc/hostname"])
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "m.parquet"])
+def test_a_manifest_in_a_store_names_no_local_file_unless_it_is_allowed(s3_place: Place, uri: str, name: str) -> None:
+    manifest = s3_place.put(name, manifest_of(name, [{"uri": uri}]))
+    with pytest.raises(SpecError, match=LOCAL) as caught:
+        list_rows(s3_place.store, manifest)
+    assert manifest in str(caught.value)
+    allowed = s3_place.store.model_copy(update={"remote_manifests_name_files": True})
+    assert [row["uri"] for row in list_rows(allowed, manifest)] == ["/etc/hostname"]
+
+
+def test_what_a_manifest_in_a_store_spells_relatively_stays_there(s3_place: Place) -> None:
+    climbing = s3_place.put("lists/m.jsonl", b'{"uri": "../../../etc/hostname"}')
+    with pytest.raises(SpecError, match=rf"{climbing}: row 1: .* leads out of {s3_place.uri}"):
+        list_rows(s3_place.store, climbing)
+    entries = ["../a.jpg", "file:/etc/hostname", "~/a.jpg", "x/../../../../a.jpg", "//a.jpg"[2:]]
+    manifest = s3_place.put("lists/n.jsonl", manifest_of("n.jsonl", [{"uri": entry} for entry in entries]))
+    assert [row["uri"] for row in list_rows(s3_place.store, manifest)] == [
+        s3_place.at(key)
+        for key in ("a.jpg", "lists/file:/etc/hostname", "lists/~/a.jpg", "lists/x/../../../../a.jpg", "lists/a.jpg")
+    ]
+
+
+def test_a_local_manifest_may_climb(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "m.csv").write_text("uri\n../a.jpg\n")
+    assert [row["uri"] for row in list_rows(StoreSpec(), str(tmp_path / "lists" / "m.csv"))] == [
+        str(tmp_path / "a.jpg")
+    ]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://169.254.169.254/latest/meta-data",
+        "https://host/a.jpg",
+        "ftp://host/a.jpg",
+        "memory://a.jpg",
+        "local:///etc/hostname",
+        "github://org:repo@main/a.jpg",
+        "data:image/png;base64,iVBORw0KGgo=",
+        "simplecache::s3://bucket/a.jpg",
+        "zip://a.jpg::file:///a.zip",
+        "filecache::file:///etc/hostname",
+        "reference::s3://bucket/a.json",
+    ],
+)
+def test_a_manifest_names_no_other_scheme(place: Place, uri: str) -> None:
+    manifest = place.put("m.jsonl", manifest_of("m.jsonl", [{"uri": "a.jpg"}, {"uri": uri}]))
+    with pytest.raises(SpecError, match=r"m\.jsonl: row 2") as caught:
+        list_rows(place.store, manifest)
+    assert any(words in str(caught.value) for words in ("needs", "neither a path nor", "credentials"))
+
+
+def test_odd_entries_of_a_manifest_are_rows_with_an_outcome(place: Place) -> None:
+    entries = ["nul\0.jpg", "line\nfeed.jpg", "\x1b[2J.jpg", "\u202egpj.jpg", "n" * 3000, "a/" * 2000, "=cmd|x", "%2F"]
+    manifest = place.put("m.jsonl", manifest_of("m.jsonl", [{"uri": entry} for entry in entries]))
+    rows = list_rows(place.store, manifest)
+    assert [row["uri"] for row in rows] == [
+        place.at(entry.rstrip("/") if place.s3 is None else entry) for entry in entries
+    ]
+    objects = Objects(place.store)
+    for row in rows:
+        with pytest.raises(ReadError) as caught:
+            objects.read(row["uri"], max_bytes=9)
+        assert caught.value.failure.outcome is Outcome.MISSING, row["uri"][:80]
+
+
+def test_an_entry_too_long_to_be_one_is_told_by_its_row(place: Place) -> None:
+    manifest = place.put("m.jsonl", manifest_of("m.jsonl", [{"uri": "a.jpg"}, {"uri": "n" * 10**6}]))
+    with pytest.raises(SourceError, match=r"m\.jsonl: row 2 has a uri of 1000000 characters; drop it"):
+        list_rows(place.store, manifest)
+
+
+@pytest.mark.parametrize("line", [b'{"uri": ' + b"[" * 100_000, b'{"uri": ' + b"9" * 10_000 + b"}", b"\xff", b"{" * 9])
+def test_hostile_lines_are_told_by_their_row(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "m.jsonl").write_bytes(b'{"uri": "a.jpg"}\n' + line + b"\n")
+    with pytest.raises(SourceError, match=r"m\.jsonl: damaged after row 1"):
+        list_rows(StoreSpec(), str(tmp_path / "m.jsonl"))
+
+
+def test_a_manifest_that_explodes_keeps_its_rows_and_drops_what_is_too_much(tmp_path: Path) -> None:
+    # 300 rows of 2 MB each, in a few kilobytes.
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 300, pa.int32()), ["x" * 2 * 10**6])
+    pq.write_table(pa.table({"uri": ["a.jpg"] * 300, "text": text}), tmp_path / "m.parquet", compression="zstd")
+    rows = list_sources(SourceSpec(uris=(str(tmp_path / "m.parquet"),), keep_columns=("text",)), Objects(StoreSpec()))
+    assert [batch.column("columns").null_count for batch in rows] == [300]
 
 
 def test_a_column_to_keep_must_be_there(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import io
 import tarfile
+import time
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -172,6 +174,44 @@ def test_headers_that_would_fill_the_memory_are_refused(kind: bytes) -> None:
     data = make_pax_block(kind, b"", bytes(2**21)) + make_tar([("x.jpg", b"1")])
     with pytest.raises(DamageError, match="a header of 2097152 bytes at byte 0"):
         read(data)
+
+
+def test_records_for_all_members_take_no_memory_that_grows_with_them() -> None:
+    headers = b"".join(make_pax_block(b"g", b"k%d=%s" % (number, bytes(900_000))) for number in range(3))
+    data = headers * 40 + make_tar([("x.jpg", b"1")])
+    stream = Stream(chunks(data, 2**20), len(data))
+    tracemalloc.start()
+    try:
+        assert [member.name for member in read_members(stream)] == ["x.jpg"]
+        assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax"])
+def test_names_longer_than_any_path_are_refused(form: str) -> None:
+    longest = "n" * 4092 + ".jpg"
+    assert read(make_tar([(longest, b"1")], form))[0] == (longest, b"1")
+    with pytest.raises(DamageError, match=r"409[78]"):
+        read(make_tar([("n" + longest, b"1")], form))
+
+
+def test_a_header_whose_sum_is_wrong_is_no_header() -> None:
+    data = bytearray(make_tar([("x.jpg", b"1"), ("y.jpg", b"2")], "gnu"))
+    data[1024 + 3] ^= 1
+    stream = Stream(iter([bytes(data)]), len(data))
+    members = read_members(stream)
+    assert next(members).name == "x.jpg"
+    with pytest.raises(DamageError, match="no tar header at byte 1024"):
+        next(members)
+
+
+def test_many_empty_members_are_read_in_bounded_time() -> None:
+    header = make_tar([("x.jpg", b"")], "gnu")[:BLOCK]
+    data = header * 100_000 + bytes(2 * BLOCK)
+    begun = time.process_time()
+    assert sum(1 for _ in read_members(Stream(chunks(data, 2**20), len(data)))) == 100_000
+    assert time.process_time() - begun < 20  # two seconds, on a quiet machine
 
 
 def test_damage_is_told_by_where_it_is() -> None:

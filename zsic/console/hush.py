@@ -6,6 +6,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from zsic.core.terminal import printable
+
 N_TOLD = 20
 """Lines of what was held back that are shown when the run breaks."""
 
@@ -30,7 +32,8 @@ def hush() -> Iterator[None]:
             raise
         except BaseException:
             held.seek(0, os.SEEK_SET)
-            sys.stderr.writelines(held.readlines()[-N_TOLD:])
+            for line in held.read().splitlines()[-N_TOLD:]:
+                sys.stderr.write(printable(line) + "\n")
             raise
         finally:
             sys.stderr.close()

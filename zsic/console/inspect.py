@@ -1,12 +1,12 @@
 """`predict`, `verify`, `evaluate`, `labels check` and `model pull`: looking, without Ray."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zsic.console.words import err, out, show_table
+from zsic.console.words import err, out, show_json, show_table
 from zsic.core.errors import DifferenceError, SpecError
+from zsic.core.secrets import ADVICE, holds_credentials
 from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec, StoreSpec, parse_labels
 from zsic.core.terminal import printable
 from zsic.storage.store import Store, open_store
@@ -39,7 +39,14 @@ def verify(output: str, s3_endpoint_url: str | None) -> None:
 
 
 def _open_output(output: str, s3_endpoint_url: str | None) -> Store:
+    _refuse_credentials(output=output, s3_endpoint_url=s3_endpoint_url)
     return open_store(output.rstrip("/"), StoreSpec(s3_endpoint_url=s3_endpoint_url))
+
+
+def _refuse_credentials(**urls: str | None) -> None:
+    for name, url in urls.items():
+        if url and holds_credentials(url):
+            raise SpecError(f"{name}: a URL holds credentials; {ADVICE}")
 
 
 def predict(
@@ -75,7 +82,7 @@ def predict(
             failures.append(f"{path}: {error.failure.outcome}: {error.failure.detail}")
     if as_json:
         # One image gives its answers, several give a list of them: as the pipeline does.
-        out.print_json(json.dumps(answers[0] if len(images) == 1 else answers))
+        show_json(answers[0] if len(images) == 1 else answers)
     else:
         rows: list[tuple[object, ...]] = []
         for path, answer in zip(images, answers, strict=True):
@@ -94,6 +101,7 @@ def evaluate(output: str, truth: str, s3_endpoint_url: str | None, *, as_json: b
     from zsic.evaluate import label_rows, load_truth, summary_rows
     from zsic.storage.snapshot import last_snapshot, place_of
 
+    _refuse_credentials(truth=truth)
     store = _open_output(output, s3_endpoint_url)
     snapshot = last_snapshot(store)
     names = [place_of(store, part) for part in snapshot.parts] if snapshot is not None else []
@@ -105,7 +113,7 @@ def evaluate(output: str, truth: str, s3_endpoint_url: str | None, *, as_json: b
         filesystem=_filesystem(output, s3_endpoint_url),
     )
     if as_json:
-        out.print_json(json.dumps(evaluation.to_dict()))
+        show_json(evaluation.to_dict())
         return
     show_table(["", ""], summary_rows(evaluation))
     out.print()
@@ -162,7 +170,7 @@ def pull_model(source: str, output: Path, revision: str | None) -> None:
 
     checkpoint = pull(source, output, revision=revision)
     out.print(
-        f"{printable(source)} is in {output}: {checkpoint.model_type}, digest {checkpoint.digest[:16]}",
+        f"{printable(source)} is in {printable(str(output))}: {checkpoint.model_type}, digest {checkpoint.digest[:16]}",
         markup=False,
     )
-    out.print(f"use it with --model {output}", markup=False)
+    out.print(f"use it with --model {printable(str(output))}", markup=False)

@@ -118,8 +118,8 @@ def show_summary(summary: "RunSummary") -> None:
     if summary.n_rows_before:
         out.print(f"  resumed: {count(summary.n_rows_before)} rows were there before")
     if failed := summary.n_rows - summary.outcomes.get("ok", 0):
-        reasons = ", ".join(f"{name} {count(n)}" for name, n in summary.outcomes.items() if name != "ok")
-        out.print(f"  failed: {count(failed)} ({reasons}); each has its row, with the reason in `detail`")
+        reasons = ", ".join(f"{printable(name)} {count(n)}" for name, n in summary.outcomes.items() if name != "ok")
+        out.print(f"  failed: {count(failed)} ({reasons}); each has its row, with the reason in `detail`", markup=False)
     if summary.n_redone:
         out.print(f"  changed or tried again: {count(summary.n_redone)} sources; their new rows replace the old")
     if summary.n_dropped:

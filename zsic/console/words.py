@@ -1,12 +1,13 @@
 """Numbers and tables as people read them."""
 
+import json
 import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from zsic.core.terminal import printable
+from zsic.core.terminal import is_hidden, printable
 
 out = Console(highlight=False, soft_wrap=True)
 """Results."""
@@ -49,6 +50,16 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, right
         table.add_row(*(_cell(value) for value in row))
     # Where nobody looks, nothing is gained by fitting a terminal.
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def show_json(value: object) -> None:
+    """Print JSON.  It escapes few of the characters that a terminal obeys; here all are, as JSON spells them."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    out.print("\n".join("".join(map(_escape, line)) for line in text.split("\n")), markup=False)
+
+
+def _escape(char: str) -> str:
+    return json.dumps(char)[1:-1] if is_hidden(char) else char
 
 
 def _cell(value: object) -> str:

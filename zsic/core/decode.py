@@ -24,7 +24,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from zsic.core.header import sniff, webp_size
+from zsic.core.header import has_bad_checksum, has_too_many_parts, sniff, webp_size
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.spec import DecodeSpec
 
@@ -38,6 +38,10 @@ _MAX_INT32 = 2**31 - 1  # of the columns width and height
 _MAX_SCANS = 100
 # Pillow joins EXIF segments one by one, in quadratic time: 64 MB of short ones take minutes.
 _MAX_EXIF_SEGMENTS = 100
+# A JPEG has about 30 segments, or 250 with the largest of profiles; a PNG of 64 MB has 8,000 chunks; the XMP of a
+# GIF is of some thousand blocks.
+_MAX_PARTS = 100_000
+_MAX_SEGMENTS = 10_000
 
 # Every format lets a header go on as long as the file does, and Pillow reads it piece by piece: 8 MB of empty
 # JPEG segments cost 2.8 s and 270 MB (measured).  64 MiB of segments of full size are read in 4,100 pieces.
@@ -129,6 +133,9 @@ def inspect(data: bytes, spec: DecodeSpec) -> ImageFile.ImageFile:
         _check_size(name, size, spec)
     if name == "JPEG" and len(data) > 2**20 and data.count(b"Exif\0\0") > _MAX_EXIF_SEGMENTS:
         raise DecodeError(Failure(Outcome.CORRUPT, f"JPEG: more than {_MAX_EXIF_SEGMENTS} EXIF segments"))
+    most = _MAX_SEGMENTS if name == "JPEG" else _MAX_PARTS
+    if len(data) > 4 * most and has_too_many_parts(name, data, most):
+        raise DecodeError(Failure(Outcome.CORRUPT, f"{name}: more than {most} parts beside its pixels"))
     file = _File(data)
     try:
         image = _OPENERS[name](file)
@@ -142,6 +149,8 @@ def inspect(data: bytes, spec: DecodeSpec) -> ImageFile.ImageFile:
     if "progressive" in image.info and data.count(b"\xff\xda") > _MAX_SCANS:
         failure = Failure(Outcome.CORRUPT, f"JPEG: more than {_MAX_SCANS} scans")
         raise DecodeError(failure, *displayed_size(image, spec))
+    if name == "PNG" and has_bad_checksum(data):
+        raise DecodeError(Failure(Outcome.CORRUPT, "PNG: bad checksum"), *displayed_size(image, spec))
     if image.mode in ("F", "I"):
         what = "floating-point" if image.mode == "F" else "32-bit or signed"
         failure = Failure(Outcome.UNSUPPORTED, f"{name}: {what} pixels are not decoded")

@@ -1,6 +1,8 @@
 """What a file is, by its first bytes; its name is never asked."""
 
 import struct
+import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -113,3 +115,72 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
         width, height = struct.unpack("<HH", body[6:])
         return width & 0x3FFF, height & 0x3FFF
     return None
+
+
+_MARKERS_ALONE = frozenset(bytes((code,)) for code in (0, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)))
+"""Markers of JPEG after which Pillow expects no length."""
+
+
+def has_too_many_parts(name: str, data: bytes, limit: int) -> bool:
+    """Whether a JPEG, PNG or GIF has more than `limit` segments, chunks or blocks around its pixels.
+
+    Pillow keeps an object for each: 64 MB of empty ones take 2 GB.  Damage ends the count, for a decoder to find.
+    """
+    walk = {"JPEG": _jpeg_parts, "PNG": _png_parts, "GIF": _gif_parts}.get(name)
+    return walk is not None and any(n >= limit for n, _ in enumerate(walk(data)))
+
+
+def _jpeg_parts(data: bytes) -> Iterator[int]:
+    """Where each segment before the pixels begins, and what fills gaps, by 64 bytes of it."""
+    at = 2
+    while (start := data.find(b"\xff", at)) >= 0:
+        yield from range(at, start, 64)
+        yield (at := start)
+        marker = data[at + 1 : at + 2]
+        if marker == b"\xff":
+            at += 1
+        elif marker in _MARKERS_ALONE:
+            at += 2
+        elif marker < b"\xc0" or marker == b"\xda":
+            return
+        else:
+            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+
+
+def _png_parts(data: bytes) -> Iterator[int]:
+    at = 8
+    while at + 8 <= len(data):
+        yield at
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+
+
+def has_bad_checksum(data: bytes) -> bool:
+    """Whether a PNG has other pixels than were written; of all chunks, Pillow leaves only these unchecked."""
+    for at in _png_parts(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        stored = data[at + 8 + length : at + 12 + length]
+        if data[at + 4 : at + 8] == b"IDAT" and len(stored) == 4:
+            if zlib.crc32(memoryview(data)[at + 4 : at + 8 + length]) != int.from_bytes(stored, "big"):
+                return True
+        elif data[at + 4 : at + 8] == b"IEND":
+            return False
+    return False
+
+
+def _gif_parts(data: bytes) -> Iterator[int]:
+    """Where each block before the first frame begins, and each within it; read just as Pillow does."""
+    at = 13 + (3 << (data[10] & 7) + 1 if data[10:11] and data[10] & 0x80 else 0)
+    while at < len(data) and data[at] not in b",;":
+        yield at
+        if data[at] != 0x21:  # no "!": passed over
+            at += 1
+            continue
+        label, first = data[at + 1 : at + 2], data[at + 3 : at + 3 + sum(data[at + 2 : at + 3])]
+        at += 2
+        # All but comments have a first block, which may be empty; the one that tells of loops, a second.
+        for _ in range(0 if label == b"\xfe" else 2 if label == b"\xff" and first.startswith(b"NETSCAPE2.0") else 1):
+            at += 1 + sum(data[at : at + 1])
+        while at < len(data) and data[at]:
+            yield at
+            at += 1 + data[at]
+        at += 1

@@ -6,18 +6,25 @@ those who know them, with the same field names in their messages.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from zsic.core.errors import SpecError
+from zsic.core.secrets import ADVICE, holds_credentials
 
 
 def _as_tuple(value: Any) -> Any:
     """Let a single string stand where a list of strings is meant."""
     return (value,) if isinstance(value, str) else value
+
+
+T = TypeVar("T")
+
+_SECRET = "credentials"
+"""The kind of fault whose value no message repeats."""
 
 
 def _as_text(value: Any) -> Any:
@@ -28,8 +35,17 @@ def _as_text(value: Any) -> Any:
 Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
+def _refuse_credentials(value: T) -> T:
+    urls = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(url, str) and holds_credentials(url) for url in urls):
+        raise PydanticCustomError(_SECRET, "a URL holds credentials; {advice}", {"advice": ADVICE})
+    return value
+
+
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 class StoreSpec(_Spec):
@@ -45,6 +61,10 @@ class StoreSpec(_Spec):
     """Tries of one read before its image becomes `unreachable`."""
     allow_schemes: Strings = ("file", "s3")
     """URL schemes that sources and the `uri` column of manifests may use."""
+    remote_manifests_name_files: bool = False
+    """Let a manifest that lies in an object store name files of the machines that read."""
+
+    _no_secret = field_validator("s3_endpoint_url")(_refuse_credentials)
 
 
 class SourceSpec(_Spec):
@@ -52,6 +72,7 @@ class SourceSpec(_Spec):
 
     uris: Strings = Field(min_length=1)
     """Directories, globs, brace ranges, prefixes, `.tar` shards, Parquet files, manifests; any fsspec URL."""
+    _no_secret = field_validator("uris")(_refuse_credentials)
     format: Literal["auto", "images", "tar", "parquet", "manifest"] = "auto"
     """What the objects are.  `auto` goes by the ending: `.tar`; `.parquet` (an image column, else a `uri` column);
     `.csv` and `.jsonl` that are named or globbed are manifests; all else is taken for an image."""
@@ -123,6 +144,8 @@ class OutputSpec(_Spec):
         if uri.endswith("://"):
             raise PydanticCustomError("no_bucket", "it names no bucket; write s3://BUCKET/PREFIX")
         return uri.rstrip("/") or "/"
+
+    _no_secret = field_validator("uri")(_refuse_credentials)
 
 
 class UpdateSpec(_Spec):
@@ -271,6 +294,8 @@ def load_spec(path: str | Path) -> JobSpec:
 def _explain(fault: Any) -> str:
     where = ".".join(str(step) for step in fault["loc"]) or "the spec"
     match fault["type"]:
+        case kind if kind == _SECRET:
+            return f"{where}: {fault['msg']}"
         case "missing":
             return f"{where} is missing"
         case "extra_forbidden":

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from zsic.core.errors import ModelError
+from zsic.core.secrets import ADVICE, holds_credentials
 from zsic.core.spec import ModelSpec, StoreSpec
 from zsic.models.families import Family, find_family
 
@@ -87,6 +87,7 @@ def resolve(spec: ModelSpec, store: StoreSpec | None = None) -> Checkpoint:
     """
     store = store or StoreSpec()
     name = spec.name
+    refuse_credentials(name)
     if name == "demo":
         from zsic.demo import MODEL_PATH
 
@@ -106,6 +107,12 @@ def resolve(spec: ModelSpec, store: StoreSpec | None = None) -> Checkpoint:
         raise ModelError(f"model.name: there is no folder {name}; give a folder, a hub id, or demo")
     folder = fetch_hub(name, spec.revision)
     return read_checkpoint(folder, name, revision=folder.name)
+
+
+def refuse_credentials(name: str) -> None:
+    """Raise `ModelError`, which does not repeat them, if a URL holds credentials."""
+    if holds_credentials(name):
+        raise ModelError(f"model.name: a URL holds credentials; {ADVICE}")
 
 
 def read_checkpoint(
@@ -162,7 +169,7 @@ def _fetch_url(url: str, store: StoreSpec) -> Path:
     import fsspec
 
     options: dict[str, object] = {}
-    if urlsplit(url).scheme == "s3":
+    if url.lower().startswith("s3://"):
         options = {"endpoint_url": store.s3_endpoint_url, "anon": store.s3_anonymous}
     try:
         fs, root = fsspec.core.url_to_fs(url, **options)
@@ -232,7 +239,10 @@ def _weight_files(folder: Path, name: str) -> set[str]:
         return {"model.safetensors"}
     index = _read_json(folder / "model.safetensors.index.json", name)
     if index:
-        shards = set(index.get("weight_map", {}).values())
+        named = index.get("weight_map")
+        if not isinstance(named, dict) or not all(isinstance(shard, str) for shard in named.values()):
+            raise ModelError(f"model.name: model.safetensors.index.json of {name} has no weight_map; fetch it again")
+        shards = set(named.values())
         for shard in sorted(shards):
             if not fnmatch(shard, "model-*.safetensors") or not (folder / shard).is_file():
                 raise ModelError(f"model.name: {name} lacks {shard}, which its index names; fetch it again")
@@ -258,7 +268,7 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"model.name: {path.name} of {name} is not readable JSON: {error}") from None
     if not isinstance(value, dict):
         raise ModelError(f"model.name: {path.name} of {name} is not a JSON object")

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from zsic.core.errors import ModelError
-from zsic.models.checkpoint import FILES, RECORD, WEIGHTS, Checkpoint, fetch_hub, read_checkpoint
+from zsic.models.checkpoint import FILES, RECORD, WEIGHTS, Checkpoint, fetch_hub, read_checkpoint, refuse_credentials
 from zsic.models.encoder import TextEncoder
 from zsic.models.processor import read_geometry
 
@@ -24,6 +24,7 @@ def pull(name: str, output: str | Path, *, revision: str | None = None) -> Check
     Weights that are there as pickles only are read without running code and written as safetensors.  The
     result is loaded once, whole, before `output` exists.  Raises `ModelError`.
     """
+    refuse_credentials(name)
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ModelError(f"--output: {output} exists and is not an empty folder; name another or remove it")

@@ -7,18 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from zsic.core.errors import SourceError, SpecError
 from zsic.core.spec import SourceSpec
 from zsic.storage.access import ObjectInfo, ReadError
 from zsic.storage.kinds import PARQUET_ENDINGS
 from zsic.storage.objects import Objects
-from zsic.storage.range_file import RangeFile
+from zsic.storage.parquet_file import ParquetFile
+from zsic.storage.stream import DamageError
 from zsic.storage.uri import folder_of, resolve
 
 MAX_LINE_BYTES = 16 * 2**20
-BATCH_ROWS = 10_000
+MAX_URI_CHARS = 8192
+"""Twice what a path on Linux may have; object stores allow 1024 bytes."""
+MAX_KEPT_CHARS = 2**20
+"""Of the kept columns of one row, as JSON; a row with more goes without."""
+BATCH_ROWS = 64
 
 
 def read_manifest(info: ObjectInfo, objects: Objects, spec: SourceSpec) -> Iterator[tuple[str, str | None]]:
@@ -44,12 +48,18 @@ def read_manifest(info: ObjectInfo, objects: Objects, spec: SourceSpec) -> Itera
                 raise SourceError(
                     f"{info.uri}: row {number} has no {spec.uri_column}; got {uri!r}; fill it or drop the row"
                 )
+            if len(uri) > MAX_URI_CHARS:
+                raise SourceError(f"{info.uri}: row {number} has a {spec.uri_column} of {len(uri)} characters; drop it")
             uri.encode()  # A lone surrogate, as JSON can spell it, is no text that a table could hold.
             kept = {name: row.get(name) for name in spec.keep_columns}
-            yield resolve(uri, folder), to_json(kept) if kept else None
+            try:
+                resolved = resolve(uri, folder)
+            except SpecError as error:
+                raise SpecError(f"{info.uri}: row {number}: {error}") from None
+            yield resolved, to_json(kept) if kept else None
     except ReadError as error:
         raise SourceError(f"{info.uri} cannot be read: {error}") from None
-    except (pa.ArrowException, csv.Error, UnicodeError, json.JSONDecodeError) as error:
+    except (pa.ArrowException, csv.Error, DamageError, RecursionError, ValueError) as error:
         raise SourceError(f"{info.uri}: damaged after row {number}: {error}") from None
 
 
@@ -61,10 +71,15 @@ def check_columns(uri: str, have: Sequence[str], spec: SourceSpec) -> None:
             raise SpecError(f"source.keep_columns: {uri} has no column {name!r}; it has {', '.join(map(repr, have))}")
 
 
-def to_json(row: Mapping[str, Any]) -> str:
-    """Write kept columns as a JSON object; what JSON does not know (times, decimals) becomes text."""
+def to_json(row: Mapping[str, Any]) -> str | None:
+    """Write kept columns as a JSON object; what JSON does not know (times, decimals) becomes text.
+
+    None is too much: every row of a table would have a copy.
+    """
+    if sum(len(value) for value in row.values() if isinstance(value, str | bytes)) > MAX_KEPT_CHARS:
+        return None
     text = json.dumps(row, ensure_ascii=False, default=_as_text)
-    return text.encode("utf-8", "replace").decode()
+    return None if len(text) > MAX_KEPT_CHARS else text.encode("utf-8", "replace").decode()
 
 
 def _as_text(value: object) -> str:
@@ -80,11 +95,12 @@ def _check_header(uri: str, have: Sequence[str], spec: SourceSpec) -> None:
 
 
 def _read_parquet(info: ObjectInfo, objects: Objects, spec: SourceSpec) -> Iterator[dict[str, Any]]:
-    file = pq.ParquetFile(RangeFile(objects, info))
-    _check_header(info.uri, file.schema_arrow.names, spec)
-    wanted = [name for name in dict.fromkeys((spec.uri_column, *spec.keep_columns)) if name in file.schema_arrow.names]
-    for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
-        yield from batch.to_pylist()
+    file = ParquetFile(info, objects)
+    _check_header(info.uri, file.schema.names, spec)
+    wanted = [name for name in dict.fromkeys((spec.uri_column, *spec.keep_columns)) if name in file.schema.names]
+    for number, _ in enumerate(file.count_rows()):
+        for batch in file.read_group(number, wanted, BATCH_ROWS):
+            yield from batch.to_pylist()
 
 
 def _read_csv(info: ObjectInfo, objects: Objects, spec: SourceSpec) -> Iterator[dict[str, Any]]:

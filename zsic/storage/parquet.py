@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from zsic.core.errors import SpecError
 from zsic.core.outcome import Failure, Outcome
@@ -12,15 +11,14 @@ from zsic.core.spec import SourceSpec
 from zsic.storage.access import ObjectInfo, ReadError
 from zsic.storage.manifest import to_json
 from zsic.storage.objects import Objects
-from zsic.storage.range_file import RangeFile
+from zsic.storage.parquet_file import ParquetFile
 from zsic.storage.sample import End, Sample, Source
+from zsic.storage.stream import DamageError
 
 COLUMN_NAMES = ("image", "img", "bytes", "jpg", "jpeg", "png", "webp", "image_bytes", "picture", "photo")
 """Which of several binary columns holds the images; the first that is there."""
-READ_BYTES = 8 * 2**20
-"""Pages are read by ranges of this size, so that a row group of any size passes through little memory."""
-BATCH_BYTES = 16 * 2**20
-MAX_BATCH_ROWS = 256
+BATCH_ROWS = 1
+"""More are hardly faster, and an image may be as large as its file, or larger."""
 
 
 def find_image_column(schema: pa.Schema, wanted: str | None, uri: str) -> str | None:
@@ -49,7 +47,7 @@ def find_image_column(schema: pa.Schema, wanted: str | None, uri: str) -> str | 
 
 def read_schema(info: ObjectInfo, objects: Objects) -> pa.Schema:
     """Read the footer.  Raises `ReadError`, or Arrow's errors if this is no Parquet file."""
-    return pq.read_schema(RangeFile(objects, info))
+    return ParquetFile(info, objects).schema
 
 
 def read_parquet(
@@ -72,6 +70,8 @@ def read_parquet(
             index += 1
     except ReadError as error:
         failure = error.failure
+    except DamageError as error:
+        failure = Failure(Outcome.BAD_SHARD, str(error))
     except SpecError:
         failure = Failure(Outcome.BAD_SHARD, "no column of images can be told, unlike in the file listed first")
     except (pa.ArrowException, OSError, UnicodeError):
@@ -93,28 +93,21 @@ def _rows(
     """Each row's image and kept columns; a row group that is to be skipped whole is counted, not read."""
     if info.size == 0:
         return
-    # Without `pre_buffer` pages are read as they are needed, not a row group at once.
-    file = pq.ParquetFile(RangeFile(objects, info), buffer_size=READ_BYTES, pre_buffer=False)
-    schema = file.schema_arrow
-    column = find_image_column(schema, spec.image_column, info.uri)
+    file = ParquetFile(info, objects)
+    column = find_image_column(file.schema, spec.image_column, info.uri)
     if column is None:
         raise SpecError(f"source.image_column: {info.uri} has no column of bytes")
-    nested = pa.types.is_struct(schema.field(column).type)
-    kept_names = [name for name in spec.keep_columns if name in schema.names]
+    nested = pa.types.is_struct(file.schema.field(column).type)
+    kept_names = [name for name in spec.keep_columns if name in file.schema.names]
+    columns = [f"{column}.bytes" if nested else column, *kept_names]
     first = 0
-    for number in range(file.num_row_groups):
-        group = file.metadata.row_group(number)
-        rows = range(first, first + group.num_rows)
+    for number, n_rows in enumerate(file.count_rows()):
+        rows = range(first, first + n_rows)
         first = rows.stop
-        if all(map(skip, rows)):
+        if rows and all(map(skip, rows)):
             yield from ((None, {}) for _ in rows)
             continue
-        batches = file.iter_batches(
-            batch_size=_batch_rows(group),
-            row_groups=[number],
-            columns=[f"{column}.bytes" if nested else column, *kept_names],
-        )
-        for batch in batches:
+        for batch in file.read_group(number, columns, BATCH_ROWS):
             images = batch.column(column)
             kept = _kept_rows(batch, kept_names)
             for row in range(batch.num_rows):
@@ -142,12 +135,6 @@ def _sample(index: int, value: Any, kept: dict[str, Any], max_bytes: int) -> Sam
         detail = f"{n_bytes} bytes are more than decode.max_bytes ({max_bytes})"
         return Sample(index, key, None, Failure(Outcome.TOO_LARGE, detail), columns)
     return Sample(index, key, value.as_py(), None, columns)
-
-
-def _batch_rows(group: Any) -> int:
-    """Rows of about `BATCH_BYTES`, by what the file says of itself, so that every reading cuts alike."""
-    per_row = group.total_byte_size // max(group.num_rows, 1)
-    return int(max(1, min(MAX_BATCH_ROWS, BATCH_BYTES // max(per_row, 1))))
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

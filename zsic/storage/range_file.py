@@ -2,6 +2,8 @@
 
 import io
 
+from zsic.core.outcome import Outcome
+from zsic.storage.access import fail
 from zsic.storage.objects import ObjectInfo, Objects
 
 
@@ -17,6 +19,8 @@ class RangeFile(io.RawIOBase):
         self._info = objects.stat(info.uri) if info.size is None else info
         self.size = self._info.size or 0
         self._at = 0
+        self.max_read_bytes: int | None = None
+        """Most bytes of one read, or any number."""
 
     def readable(self) -> bool:
         return True
@@ -36,6 +40,8 @@ class RangeFile(io.RawIOBase):
         end = self.size if n_bytes is None or n_bytes < 0 else min(self._at + n_bytes, self.size)
         if end <= self._at:
             return b""
+        if self.max_read_bytes is not None and end - self._at > self.max_read_bytes:
+            fail(Outcome.BAD_SHARD, f"a header of {end - self._at} bytes; {self.max_read_bytes} are allowed")
         data = self._objects.read(self._info.uri, start=self._at, end=end, expect=self._info, max_bytes=end - self._at)
         self._at += len(data)
         return data

@@ -34,6 +34,8 @@ CONNECTIONS = 64
 SLOWEST_BYTES_PER_S = 16 * 1024
 """A body that trickles more slowly is given up, although it never falls silent."""
 
+MAX_KEY_BYTES = 1024
+
 _GONE = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion"})
 _REFUSED = frozenset({"403", "AccessDenied", "AllAccessDisabled", "Forbidden", "InvalidObjectState"})
 """Refusals of this object."""
@@ -180,6 +182,8 @@ def _locate(uri: str) -> tuple[str, str]:
     _, bucket, key = _split(uri)
     if not key:
         fail(Outcome.NOT_AN_IMAGE, "a bucket")
+    if len(key.encode()) > MAX_KEY_BYTES:
+        fail(Outcome.MISSING, "no object can have such a name")
     return bucket, key
 
 

@@ -12,14 +12,14 @@ from zsic.storage.manifest import to_json
 from zsic.storage.objects import Objects
 from zsic.storage.sample import End, Sample, Source
 from zsic.storage.stream import DamageError, Stream
-from zsic.storage.tar import Member, read_members
+from zsic.storage.tar import BLOCK, Member, read_members
 
 GZIP_ENDINGS = (".gz", ".tgz")
 JSON = "json"
 """The column of `keep_columns` that stands for a shard's `.json` members."""
 MAX_JSON_BYTES = 2**20
 GROUP_BYTES = 64 * 2**20
-"""Images that wait for the `.json` member of their group; more go without."""
+"""Images that wait for the `.json` member of their group, and its copies; more go without."""
 
 
 def read_shard(
@@ -77,27 +77,27 @@ class _Shard:
 
         The images of a group wait until it ends, for the `.json` member may come last.
         """
-        group = ""
-        kept: str | None = None
-        held: list[Sample] = []
+        group = _Group("")
         try:
             for member in read_members(stream):
                 stem, ending = split_key(member.name)
-                if stem != group or sum(len(sample.data or b"") for sample in held) > GROUP_BYTES:
-                    yield from _attach(held, kept)
-                    held, kept = [], kept if stem == group else None
-                    group = stem
+                if stem != group.stem:
+                    yield from group.release()
+                    group = _Group(stem)
+                elif group.is_full:
+                    yield from group.release()
                 if ending == ".json" and member.size <= MAX_JSON_BYTES:
                     text = _take(stream, member.size).decode("utf-8", "replace")
-                    kept = to_json({JSON: text})
+                    group.kept = to_json({JSON: text})
                     continue
+                n_before = self.n_samples
                 sample = self._sample(member, stream)
-                if sample is not None:
-                    held.append(sample)
+                if self.n_samples > n_before:
+                    group.hold(sample, min(member.size, self._max_bytes))
         except (DamageError, ReadError):
-            yield from _attach(held, kept)
+            yield from group.release()
             raise
-        yield from _attach(held, kept)
+        yield from group.release()
 
     def _sample(self, member: Member, stream: Stream) -> Sample | None:
         """Read a member; None if it is no image, or one to skip.  One that is cut short is not counted."""
@@ -139,6 +139,39 @@ class _Shard:
         return key
 
 
+class _Group:
+    """Images that wait for their group's `.json` member.
+
+    Those to skip are counted like the others, so that what is skipped changes nothing else.
+    """
+
+    def __init__(self, stem: str) -> None:
+        self.stem = stem
+        self.kept: str | None = None
+        self._held: list[Sample | None] = []
+        self._n_bytes = 0
+        self._copied = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more images may wait."""
+        return self._n_bytes > GROUP_BYTES
+
+    def hold(self, sample: Sample | None, n_bytes: int) -> None:
+        """Let an image wait; None is one to skip."""
+        self._held.append(sample)
+        self._n_bytes += n_bytes + BLOCK
+
+    def release(self) -> Iterator[Sample]:
+        """Give those that wait."""
+        held, self._held, self._n_bytes = self._held, [], 0
+        for sample in held:
+            self._copied += len(self.kept or "")
+            if sample is not None:
+                within = self.kept is not None and self._copied <= GROUP_BYTES
+                yield replace(sample, columns=self.kept) if within else sample
+
+
 def _take(stream: Stream, n_bytes: int) -> bytes:
     data = stream.take(n_bytes)
     if len(data) < n_bytes:
@@ -163,8 +196,3 @@ def split_key(name: str) -> tuple[str, str]:
     """
     dot = name.find(".", name.rfind("/") + 1)
     return (name, "") if dot < 0 else (name[:dot], name[dot:].lower())
-
-
-def _attach(samples: list[Sample], kept: str | None) -> Iterator[Sample]:
-    for sample in samples:
-        yield sample if kept is None else replace(sample, columns=kept)

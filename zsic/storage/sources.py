@@ -244,13 +244,29 @@ class Listing:
         n_rows = 0
         for uri, columns in read_manifest(info, self._objects, self._spec):
             n_rows += 1
-            self._objects.check_scheme(uri)
+            self._check_entry(uri, info.uri, n_rows)
             # A local file is asked for its size and time at no cost; one request a row would double those of
             # a job.
             known = self._stat(uri) if scheme_of(uri) == "file" else None
             yield _source(known or ObjectInfo(uri, None), "image", columns)
         if not n_rows:
             raise SourceError(f"{info.uri} is a manifest without rows")
+
+    def _check_entry(self, uri: str, manifest: str, number: int) -> None:
+        """Refuse what an entry may not name: whoever writes a manifest is not always who runs the job.
+
+        Above all no file of the machines that read, of which a manifest in an object store has nothing to know.
+        """
+        try:
+            self._objects.check_scheme(uri)
+        except SpecError as error:
+            raise SpecError(f"{manifest}: row {number}: {error}") from None
+        allowed = self._objects.store.remote_manifests_name_files
+        if scheme_of(uri) == "file" and scheme_of(manifest) != "file" and not allowed:
+            raise SpecError(
+                f"{manifest}: row {number} names {uri!r}, a file of the machine that reads; a manifest in an object "
+                "store may not, unless store.remote_manifests_name_files is set; use s3:// or a relative path"
+            )
 
     def _parquet_kind(self, info: ObjectInfo) -> str:
         """Images, or a manifest of them?  The first readable file of a spelling speaks for the others."""

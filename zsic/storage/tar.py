@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from zsic.storage.stream import DamageError, Stream
 
 BLOCK = 512
-MAX_NAME_BYTES = 64 * 1024
+MAX_NAME_BYTES = 4096
+"""What a path on Linux may have; object stores allow 1024.  Every image's name is held until its shard ends."""
 MAX_PAX_BYTES = 2**20
 """Of one member's extended header; real ones are a few hundred bytes."""
 
 _REGULAR = frozenset(b"0\x007")
 _WITHOUT_DATA = frozenset(b"123456")
 """Links, devices, folders, pipes: their size field, if any, counts no bytes, as in GNU tar and `tarfile`."""
+
+
+_SPARSE = b"GNU.sparse."
+_PAX_KEYS = frozenset((b"path", b"size", b"GNU.sparse.name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ def read_members(stream: Stream) -> Iterator[Member]:
                 shared |= _read_pax(stream, size, at)
                 continue
             case 0x4C:  # L: GNU, the name of the next member
-                name = _read_block(stream, size, MAX_NAME_BYTES, at).partition(b"\0")[0]
+                name = _read_block(stream, size, MAX_NAME_BYTES + 1, at).partition(b"\0")[0]
                 continue
             case 0x4B:  # K: GNU, the target of the next link
                 _skip(stream, _padded(size), at)
@@ -74,8 +79,10 @@ def read_members(stream: Stream) -> Iterator[Member]:
         if kind in _REGULAR or kind == 0x53:
             raw = records.get(b"path") or name or _short_name(header)
             raw = records.get(b"GNU.sparse.name", raw)
+            if len(raw) > MAX_NAME_BYTES:
+                raise DamageError(f"a name of {len(raw)} bytes at byte {at}; {MAX_NAME_BYTES} are allowed")
             if not raw.endswith(b"/"):  # else a folder, as tars before ustar wrote it
-                sparse = kind == 0x53 or any(key.startswith(b"GNU.sparse.") for key in records)
+                sparse = kind == 0x53 or _SPARSE in records
                 yield Member(raw.decode("utf-8", "backslashreplace"), size, sparse)
         if kind not in _WITHOUT_DATA:
             _skip(stream, start + _padded(size) - stream.position, at)
@@ -116,7 +123,10 @@ def _short_name(header: bytes) -> bytes:
 
 
 def _read_pax(stream: Stream, size: int, at: int) -> dict[bytes, bytes]:
-    """Parse records `LENGTH KEY=VALUE`, each with a line feed, the length being that of all of it."""
+    """Parse records `LENGTH KEY=VALUE`, each with a line feed, the length being that of all of it.
+
+    Keeps what is asked for: all of a shard's records, in headers for all that follow, may be any number.
+    """
     data = _read_block(stream, size, MAX_PAX_BYTES, at)
     records = {}
     begin = 0
@@ -126,7 +136,10 @@ def _read_pax(stream: Stream, size: int, at: int) -> dict[bytes, bytes]:
         key, equals, value = data[begin + len(digits) + 1 : end - 1].partition(b"=")
         if not (space and equals and begin < end <= len(data) and data[end - 1 : end] == b"\n"):
             raise DamageError(f"a damaged pax header at byte {at}")
-        records[key] = value
+        if key in _PAX_KEYS:
+            records[key] = value
+        if key.startswith(_SPARSE):
+            records[_SPARSE] = b""
         begin = end
     return records
 

@@ -5,8 +5,13 @@ import re
 from urllib.parse import quote, unquote_to_bytes
 
 from zsic.core.errors import SpecError
+from zsic.core.secrets import ADVICE, holds_credentials
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+_CHAINED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*::.*://", re.DOTALL)
+"""As fsspec spells an object within another: `zip://a.jpg::s3://bucket/b.zip`, `simplecache::s3://bucket/a.jpg`."""
+_DATA = re.compile(r"data:[^,/]*/[^,]*,", re.IGNORECASE)
 
 
 def scheme_of(uri: str) -> str:
@@ -47,14 +52,14 @@ def canonical_uri(uri: str) -> str:
     Raises `SpecError` for credentials inside the URL: rows, plans and logs would show them.
     """
     scheme = scheme_of(uri)
+    if holds_credentials(uri):
+        raise SpecError(f"a {scheme}:// URL holds credentials; {ADVICE}")
     if scheme == "file":
         return local_uri(local_path(uri))
     rest = uri.partition("://")[2]
     bucket = rest.partition("/")[0]
     if scheme == "s3" and not bucket:
         raise SpecError(f"{uri!r} names no bucket; write s3://BUCKET/KEY")
-    if "@" in bucket:
-        raise SpecError(f"a {scheme}:// URL holds credentials; put them in the environment (AWS_ACCESS_KEY_ID ...)")
     return f"{scheme}://{rest}"
 
 
@@ -83,6 +88,9 @@ def resolve(uri: str, folder: str) -> str:
     """
     if _SCHEME.match(uri) or uri.startswith("/"):
         return canonical_uri(uri)
+    if _CHAINED.match(uri) or _DATA.match(uri):
+        # As relative paths they would be rows that are missing, for a reason that nobody sees.
+        raise SpecError(f"{uri[:80]!r} is neither a path nor the URL of one object")
     if scheme_of(folder) == "file":
         return local_uri(os.path.join(local_path(folder), uri))
     entry = uri

@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -42,7 +42,7 @@ NO_PROGRESS_S = 90
 HUNG_S = 300
 """Without a row for so long, while next to no CPU was used, a run hangs; whatever was used, for twice as long."""
 IDLE_CORES = 0.3
-MOST_RUNS = 14
+MOST_RUNS = 20
 """Runs of a round that are disturbed."""
 MOST_CALM_RUNS = 6
 """Runs of a round that are left alone; each must publish, or at least add rows."""
@@ -53,12 +53,12 @@ WORKER_KINDS = ("decode", "encoder", "writer", "helper", "idle")
 class Size:
     """How large a round is."""
 
-    n_shards: int = 16
+    n_shards: int = 20
     images_per_shard: int = 150
     n_loose: int = 24
     rows_per_part: int = 40
-    n_kills: int = 14
-    n_driver_kills: int = 3
+    n_kills: int = 24
+    n_driver_kills: int = 5
     pause_s: float = 6.0
     """Between two blows, at most."""
 
@@ -125,6 +125,10 @@ class Result:
     cpu_s: float = 0.0
     runs: list[Run] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as a line of the results holds it."""
+        return {**vars(self), "runs": [vars(run) for run in self.runs]}
 
 
 class ViolationError(Exception):
@@ -272,7 +276,7 @@ class Round:
         command += ["--output", str(self.out), "--address", self._herd.address]
         command += ["--rows-per-part", str(self._size.rows_per_part), "--block-rows", "20", "--decode-tasks", "2"]
         command += ["--encoders", str(self._encoders), "--max-pixels", str(MAX_PIXELS)]
-        command += ["--no-progress-timeout-s", str(NO_PROGRESS_S)]
+        command += ["--no-progress-timeout", str(NO_PROGRESS_S)]
         with (self._folder / f"{n}.stdout").open("w") as stdout, (self._folder / f"{n}.stderr").open("w") as stderr:
             self._driver = subprocess.Popen(command, stdout=stdout, stderr=stderr, text=True, start_new_session=True)
 
@@ -352,7 +356,7 @@ class Round:
         while time.monotonic() < deadline and self._driver is not None and self._driver.poll() is None:
             if found := self._herd.workers(kind):
                 return self._rng.choice(found)
-            time.sleep(0.005)
+            time.sleep(0.02)
         return None
 
     def do_all_workers(self) -> str:
@@ -589,7 +593,7 @@ def main() -> int:
     ):
         number = len(lines) if options.round is None else options.round
         result = play(options.seed, number, size, keep)
-        lines.append(asdict(result))
+        lines.append(result.to_dict())
         with options.results.open("a") as file:
             file.write(json.dumps(lines[-1]) + "\n")
         print(

@@ -7,7 +7,6 @@ installs a signal handler), so the driver is a process of its own, and can be ki
 import contextlib
 import os
 import shutil
-import signal
 import tempfile
 import time
 from pathlib import Path
@@ -29,8 +28,10 @@ ENVIRONMENT = {
 }
 os.environ.update(ENVIRONMENT)  # raylets and workers read it, so before Ray is imported
 
-import psutil  # noqa: E402  # Ray puts it on the path
-import ray  # noqa: E402, F401
+import ray  # noqa: E402, F401  # it brings psutil
+
+# isort: split
+import psutil  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 MIB = 2**20
@@ -140,13 +141,13 @@ class Herd:
         """End everything, stopped processes and orphans of killed raylets too, and remove the folder."""
         self.sample()
         with contextlib.suppress(Exception):
+            for node in [*self._cluster.worker_nodes, self._cluster.head_node]:
+                self._cluster.remove_node(node, allow_graceful=False)
             self._cluster.shutdown()
-        for number in (signal.SIGCONT, signal.SIGKILL):
-            for process in list(self._processes):
-                # psutil compares start times: a number that the system has given to somebody else is left alone.
-                if process.pid != os.getpid():
-                    with contextlib.suppress(psutil.Error):
-                        process.send_signal(number)
+        for process in list(self._processes):
+            # psutil compares start times: a number that the system has given to somebody else is left alone.
+            with contextlib.suppress(psutil.Error):
+                process.kill()
         psutil.wait_procs(list(self._processes), timeout=10)
         shutil.rmtree(self.folder, ignore_errors=True)
 

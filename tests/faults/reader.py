@@ -56,7 +56,7 @@ def _read_part(out: Path, name: str) -> pa.Table | None:
 class Reader:
     """A thread that polls; also the eye that sees how far a run is.
 
-    `also` is called once a second beside.
+    `also` is called every other second beside.
     """
 
     def __init__(self, out: Path, also: Callable[[], None] = lambda: None) -> None:
@@ -94,7 +94,7 @@ class Reader:
                 self._look()
             except AssertionError as error:
                 self.faults.append(str(error))
-            if self.n_polls % 3 == 0:
+            if self.n_polls % 5 == 0:
                 self._also()
             self.n_polls += 1
 

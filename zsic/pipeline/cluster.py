@@ -15,6 +15,7 @@ import ray
 from zsic.core.errors import CapacityError
 from zsic.core.spec import ExecutionSpec
 from zsic.pipeline.capacity import Node
+from zsic.pipeline.guard import last_word
 
 _ENVIRONMENT = {
     # Ray's own bars, tips and usage messages would drown the job's.
@@ -43,7 +44,7 @@ def connect(execution: ExecutionSpec) -> Iterator[None]:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise CapacityError(f"execution.address {execution.address!r} cannot be reached: {error}") from error
         try:
-            with _sigterm_interrupts():
+            with _sigterm_interrupts(), last_word():
                 yield
         finally:
             ray.shutdown()
@@ -59,7 +60,7 @@ def connect(execution: ExecutionSpec) -> Iterator[None]:
             log_to_driver=False,
             _temp_dir=folder,
         )
-        with _sigterm_interrupts():
+        with _sigterm_interrupts(), last_word():
             yield
     finally:
         ray.shutdown()
@@ -112,3 +113,5 @@ def _quiet() -> None:
     """Leave it to zsic to say what went wrong: Ray logs the same trace three times before it raises."""
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Whatever `log_to_driver` says, of a node that dies its raylet's last words would go to stdout, a page of them.
+    ray._private.worker._worker_logs_enabled = False

@@ -29,9 +29,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from herd import Herd, psutil
-from lake import MAX_PIXELS, Lake
-from reader import Reader, read_published
-from runs import LABELS, read_table
+from job import Job
+from lake import Lake
+from reader import Reader
+from runs import read_table
 
 from zsic.core.spec import StoreSpec
 from zsic.storage.output import Output
@@ -77,13 +78,13 @@ WEIGHTS = {
     "stop": 8,
     "zombie": 6,
     "stop_driver": 4,
-    "driver": 8,
+    "driver": 5,
     "sigterm": 4,
     "everything": 3,
     "head": 2,
 }
 ENDS_DRIVER = ("driver", "sigterm", "everything", "head")
-FATES = {"early": 3, "late": 2, "none": 5}
+FATES = {"early": 6, "late": 2, "none": 4}
 """What is in store for a run beside that: its driver dies while it starts, or while the last rows come in."""
 
 
@@ -152,7 +153,13 @@ class Round:
         )
         self.out = folder / "out"
         self._n_nodes = self._rng.choice([2, 3])
-        self._encoders = self._rng.choice([1, 1, 2])
+        self._job = Job(
+            folder,
+            self.lake,
+            self.out,
+            *("--rows-per-part", size.rows_per_part, "--block-rows", 20, "--decode-tasks", 2),
+            *("--encoders", self._rng.choice([1, 1, 1, 2]), "--no-progress-timeout", NO_PROGRESS_S),
+        )
         self._herd: Herd
         self._reader: Reader
         self._driver: subprocess.Popen[str] | None = None
@@ -199,7 +206,7 @@ class Round:
         for _ in range(MOST_CALM_RUNS):
             before = self._reader.n_rows
             code = self._run(calm=True)
-            if code == 0 and "Nothing to do" in self._said("stdout"):
+            if code == 0 and "Nothing to do" in self._job.said("stdout"):
                 break
             if code == 3:
                 if not self._mend() and self._reader.n_rows <= before:
@@ -211,16 +218,9 @@ class Round:
         self._judge()
 
     def _judge(self) -> None:
-        verified = subprocess.run(
-            [sys.executable, "-m", "zsic", "verify", str(self.out)], capture_output=True, text=True, check=False
-        )
-        if verified.returncode != 0:
-            raise ViolationError(f"verify ended with {verified.returncode}: {verified.stderr[-500:]}")
-        glob, listed = read_table(self.out), read_published(self.out)
-        assert listed is not None
-        for what, table in (("the glob", glob), ("the snapshot", listed)):
-            if differences := self.lake.differences(table):
-                raise ViolationError(f"{what}: {'; '.join(differences)}")
+        if differences := self._job.differences():
+            raise ViolationError("; ".join(differences))
+        glob = read_table(self.out)
         self._result.n_rows = glob.num_rows
         self._result.n_late = sum(uri in self.lake.late for uri in glob["uri"].to_pylist())
         self._result.n_snapshots = len(list((self.out / "_zsic" / "snapshot").glob("*.json")))
@@ -243,8 +243,7 @@ class Round:
         n_rows = self._reader.n_rows
         seen_at, seen_cpu_s, patient = began, self._herd.cpu_s, True
         waited_for = n_rows
-        self._start()
-        assert self._driver is not None
+        self._driver = self._job.start("--address", self._herd.address)
         while self._driver.poll() is None:
             now = time.monotonic()
             self._wake(now)
@@ -270,19 +269,6 @@ class Round:
         self._check_code(run)
         return run.code
 
-    def _start(self) -> None:
-        n = len(self._result.runs)
-        command = [sys.executable, "-m", "zsic", "classify", *self.lake.arguments, "--labels", ",".join(LABELS)]
-        command += ["--output", str(self.out), "--address", self._herd.address]
-        command += ["--rows-per-part", str(self._size.rows_per_part), "--block-rows", "20", "--decode-tasks", "2"]
-        command += ["--encoders", str(self._encoders), "--max-pixels", str(MAX_PIXELS)]
-        command += ["--no-progress-timeout", str(NO_PROGRESS_S)]
-        with (self._folder / f"{n}.stdout").open("w") as stdout, (self._folder / f"{n}.stderr").open("w") as stderr:
-            self._driver = subprocess.Popen(command, stdout=stdout, stderr=stderr, text=True, start_new_session=True)
-
-    def _said(self, stream: str) -> str:
-        return (self._folder / f"{len(self._result.runs)}.{stream}").read_text()
-
     def _check_code(self, run: Run) -> None:
         allowed = {0, 3}
         struck = {blow.split()[0] for blow in run.blows}
@@ -290,19 +276,14 @@ class Round:
             allowed.add(-signal.SIGKILL)
         if "sigterm" in struck:
             allowed.add(-signal.SIGTERM)  # it was still loading
-        if "head" in struck:
-            allowed.add(-signal.SIGKILL)
         # Nodes were gone when it came to lay out the job, and it said so.
         if struck & {"raylet", "raylet_for_good", "zombie", "everything", "head"} and run.code == 2:
-            text = self._said("stderr")
+            text = self._job.said()
             if "CPUs" in text or "no node has room" in text or "cannot be reached" in text:
                 allowed.add(2)
         if run.code not in allowed:
             text = f"exit code {run.code} after {run.blows or 'nothing'}: {self._said('stderr')[-500:]}"
-            if run.code == 1 and "head" in struck:
-                self._result.notes.append(text)  # Ray ends a process whose head is gone
-            else:
-                raise ViolationError(text)
+            raise ViolationError(text)
 
     def _see_that_it_moves(self, seconds: float, cpu_s: float) -> None:
         if seconds > 2 * HUNG_S or (seconds > HUNG_S and cpu_s < IDLE_CORES * seconds):
@@ -310,7 +291,7 @@ class Round:
 
     def _mend(self) -> bool:
         """Do what the message about doubled rows says: delete the parts that it names."""
-        found = re.search(r"exist twice.*delete (.*?) and run again", self._said("stderr"), re.DOTALL)
+        found = re.search(r"exist twice.*delete (.*?) and run again", self._job.said(), re.DOTALL)
         if not found:
             return False
         self._result.n_mended += 1

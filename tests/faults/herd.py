@@ -23,6 +23,8 @@ ENVIRONMENT = {
     "RAY_health_check_failure_threshold": "5",
     # A head that is gone is given up within fifteen seconds instead of a minute.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
+    # Workers are nice by default, and on a busy machine would never come to anything.
+    "RAY_worker_niceness": "0",
     # Several nodes on one machine would each kill workers for the memory of all.
     "RAY_memory_monitor_refresh_ms": "0",
 }
@@ -116,11 +118,11 @@ class Herd:
         _raylet(node).wait()
         self._cluster.remove_node(node, allow_graceful=False)
 
-    def kill_head(self) -> None:
-        """SIGKILL the GCS and the head's raylet: no driver survives that, and no node joins again."""
+    def kill_head(self, *names: str) -> None:
+        """SIGKILL the GCS and the head's raylet, or one of them: no driver survives that, and no node joins again."""
         self.sample()
         self.has_head = False
-        for name in ("gcs_server", "raylet"):
+        for name in names or ("gcs_server", "raylet"):
             for entry in self._cluster.head_node.all_processes.get(name, ()):
                 entry.process.kill()
                 entry.process.wait()

@@ -565,6 +565,9 @@ def main() -> int:
     parser.add_argument("--round", type=int, help="play this round only")
     parser.add_argument("--small", action="store_true", help="small rounds")
     options = parser.parse_args()
+    # Whoever ends it, it takes its clusters with it; a background job of a shell is deaf to Ctrl-C otherwise.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     keep = options.results.with_suffix(".kept")
     size = SMALL if options.small else Size()
     lines = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []

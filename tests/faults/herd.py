@@ -7,8 +7,10 @@ installs a signal handler), so the driver is a process of its own, and can be ki
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -60,16 +62,16 @@ class Herd:
         before = os.environ.get("RAY_TMPDIR")
         os.environ["RAY_TMPDIR"] = str(self.folder)  # where Ray notes the address of its latest cluster
         try:
-            self._cluster = Cluster(
-                initialize_head=True,
-                shutdown_at_exit=True,
-                head_node_args={
-                    "num_cpus": 0,
-                    "include_dashboard": False,
-                    "object_store_memory": 80 * MIB,
-                    "temp_dir": str(self.folder),
-                },
-            )
+            with _own_sigterm():
+                self._cluster = Cluster(
+                    initialize_head=True,
+                    head_node_args={
+                        "num_cpus": 0,
+                        "include_dashboard": False,
+                        "object_store_memory": 80 * MIB,
+                        "temp_dir": str(self.folder),
+                    },
+                )
         finally:
             if before is None:
                 del os.environ["RAY_TMPDIR"]
@@ -91,7 +93,8 @@ class Herd:
 
     def add_node(self) -> None:
         """Start another node; in the main thread only."""
-        self.nodes.append(self._cluster.add_node(**self._node))
+        with _own_sigterm():
+            self.nodes.append(self._cluster.add_node(**self._node))
 
     def processes_of(self, node: Any) -> list[psutil.Process]:
         """The processes below one node's raylet."""
@@ -161,6 +164,16 @@ class Herd:
             if not alive or time.monotonic() > deadline:
                 return alive
             time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's SIGTERM: Ray's would drain each node for half a minute."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _raylet(node: Any) -> Any:

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -40,8 +41,9 @@ def connect(execution: ExecutionSpec) -> Iterator[None]:
     _quiet()
     if execution.address is not None:
         try:
+            _reach(execution.address)
             ray.init(address=execution.address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise CapacityError(f"execution.address {execution.address!r} cannot be reached: {error}") from error
         try:
             with _sigterm_interrupts(), last_word():
@@ -65,6 +67,13 @@ def connect(execution: ExecutionSpec) -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reach(address: str) -> None:
+    """Raise `OSError` if nobody listens at HOST:PORT: Ray would end the process after a minute, with exit code 1."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextlib.contextmanager

@@ -93,8 +93,18 @@ class Herd:
 
     def add_node(self) -> None:
         """Start another node; in the main thread only."""
-        with _own_sigterm():
-            self.nodes.append(self._cluster.add_node(**self._node))
+        for attempt in range(3):
+            before = set(psutil.Process().children())
+            try:
+                with _own_sigterm():
+                    self.nodes.append(self._cluster.add_node(**self._node))
+                return
+            except Exception:  # noqa: BLE001  # Ray's own, when the machine is too busy for its half minute
+                for process in set(psutil.Process().children()) - before:
+                    process.kill()
+                    process.wait()
+                if attempt == 2:
+                    raise
 
     def processes_of(self, node: Any) -> list[psutil.Process]:
         """The processes below one node's raylet."""

@@ -57,11 +57,14 @@ def assert_same_rows(left: pa.Table, right: pa.Table) -> None:
 
 def leftovers(folder: Path) -> list[str]:
     """Files of an output that are neither parts nor known to the protocol."""
-    known = ("plan", "snapshot", "runs")
+    known = ("plan", "snapshot", "runs", "lease")
     return [
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and path.parent != folder and path.parent.name not in known and path.name != "job.json"
+        if path.is_file()
+        and path.parent != folder
+        and path.parent.name not in known
+        and path.name not in ("job.json", "store.json")
     ]
 
 

@@ -30,6 +30,7 @@ _OF_STORE = "Object store"
 _OF_MODEL = "Model and labels"
 _OF_DECODE = "Decoding"
 _OF_OUTPUT = "Output"
+_OF_UPDATE = "What the output holds already"
 _OF_EXECUTION = "Execution (decides no answer)"
 
 
@@ -193,6 +194,19 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
                 "--allow-scheme",
             ),
         ] = None,
+        prune: Annotated[
+            bool | None,
+            _option("update.prune", "Drop rows of objects that are gone.", _OF_UPDATE, "--prune/--no-prune"),
+        ] = None,
+        retry_failed: Annotated[
+            bool | None,
+            _option(
+                "update.retry_failed",
+                "Take up again all rows that failed, not only the unreachable.",
+                _OF_UPDATE,
+                "--retry-failed/--no-retry-failed",
+            ),
+        ] = None,
         address: Annotated[
             str | None,
             _option(
@@ -238,6 +252,15 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
             int | None,
             _option("execution.block_rows", "Images that travel together.", _OF_EXECUTION, "--block-rows"),
         ] = None,
+        max_failures: Annotated[
+            str | None,
+            _option(
+                "execution.max_failures",
+                "Stop, resumable, when more images fail: 200, or 5% of them; default 50%.",
+                _OF_EXECUTION,
+                "--max-failures",
+            ),
+        ] = None,
         no_progress_timeout: Annotated[
             float | None,
             _option(
@@ -273,6 +296,7 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
                 "attempts": store_attempts,
                 "allow_schemes": allow_scheme,
             },
+            "update": {"prune": prune, "retry_failed": retry_failed},
             "execution": {
                 "address": address,
                 "num_cpus": num_cpus,
@@ -283,6 +307,7 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
                 "decode_cpus": decode_cpus,
                 "decode_tasks": decode_tasks,
                 "block_rows": block_rows,
+                "max_failures": max_failures,
                 "no_progress_timeout_s": no_progress_timeout,
             },
         }
@@ -345,14 +370,25 @@ def _run(
     address: Annotated[
         str | None, typer.Option("--address", help="Ray cluster to run on, in place of the file's execution.address.")
     ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="This time, drop rows of objects that are gone.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="This time, take up again all rows that failed.")
+    ] = False,
+    max_failures: Annotated[
+        str | None, typer.Option("--max-failures", help="In place of the file's execution.max_failures.")
+    ] = None,
 ) -> None:
     """Run the job of a spec file: `classify` with every flag as a field."""
     from zsic import console
-    from zsic.core.spec import load_spec
+    from zsic.core.spec import change_spec, load_spec
 
-    made = load_spec(spec)
-    if address is not None:
-        made = made.model_copy(update={"execution": made.execution.model_copy(update={"address": address})})
+    made = change_spec(
+        load_spec(spec),
+        {
+            "execution": _given({"address": address, "max_failures": max_failures}),
+            "update": _given({"prune": prune or None, "retry_failed": retry_failed or None}),
+        },
+    )
     console.run_job(made)
 
 

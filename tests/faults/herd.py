@@ -99,7 +99,7 @@ class Herd:
                 with _own_sigterm():
                     self.nodes.append(self._cluster.add_node(**self._node))
                 return
-            except Exception:  # noqa: BLE001  # Ray's own, when the machine is too busy for its half minute
+            except Exception:  # Ray's own, when the machine is too busy for its half minute
                 for process in set(psutil.Process().children()) - before:
                     process.kill()
                     process.wait()

@@ -1,6 +1,9 @@
 """The main job on a real Ray: rows, resume, enrichment, sources."""
 
 import json
+import os
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +11,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from runs import LABELS, assert_same_rows, cut_last_snapshot, draw, leftovers, read_table, write_shard
 
 from zsic.core.errors import IncompleteError, MismatchError, ModelError, SourceError, SpecError
-from zsic.core.spec import JobSpec
+from zsic.core.spec import JobSpec, change_spec
 from zsic.models.classifier import Classifier
 from zsic.pipeline.run import run
 from zsic.pipeline.watch import Progress, Watch
 from zsic.storage.pending import Pending
+from zsic.storage.store import open_store
+from zsic.storage.verify import find_differences
 
 pytestmark = pytest.mark.ray
 
@@ -68,7 +74,7 @@ def test_shards_give_the_answers_of_predict(spec_for: SpecFor, tmp_path: Path) -
             assert row["label"] == answers[0]["label"]
 
     assert ears.steps[0] == "reading labels and model"
-    assert ears.steps[-1] == "recounting and publishing"
+    assert ears.steps[-2:] == ["recounting", "publishing"]
     assert not ears.pending[0].exact
     assert leftovers(tmp_path / "out") == []
 
@@ -169,33 +175,101 @@ def test_an_open_plan_over_another_source_is_not_taken_up(spec_for: SpecFor, tmp
         run(spec_for(str(tmp_path / "t.tar")))
 
 
-def test_changed_images_are_told_even_when_nothing_is_new(spec_for: SpecFor, tmp_path: Path) -> None:
+def test_changed_and_gone_images_supersede_their_rows(spec_for: SpecFor, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    (folder / "a.png").write_bytes(draw(1))
-    spec = spec_for(str(folder))
+    for number in range(12):
+        (folder / f"{number:02d}.png").write_bytes(draw(number))
+    write_shard(folder / "s.tar", range(100, 110))
+    spec = spec_for(str(folder), output={"uri": str(tmp_path / "out"), "rows_per_part": 5})
     run(spec)
-    (folder / "a.png").write_bytes(draw(3) + b"more")
+    before = {(row["uri"], row["key"]): row for row in read_table(tmp_path / "out").to_pylist()}
+
+    (folder / "03.png").write_bytes(draw(51))
+    (folder / "04.png").unlink()
+    write_shard(folder / "s.tar", range(200, 207))
     summary = run(spec)
-    assert (summary.state, summary.n_changed, summary.n_rows_in_all) == ("unchanged", 1, 1)
+    assert (summary.n_rows, summary.n_redone, summary.n_superseded, summary.n_rows_in_all) == (8, 2, 11, 19)
+    after = {(row["uri"], row["key"]): row for row in read_table(tmp_path / "out").to_pylist()}
+    assert len(after) == 19
+    for (uri, key), row in after.items():
+        if uri.endswith((".tar", "03.png")):
+            assert row["width"] is not None
+            continue
+        assert row == before[uri, key]
+    (anew,) = (row for (uri, _), row in after.items() if uri.endswith("03.png"))
+    assert anew["id"] == before[anew["uri"], None]["id"]
+    assert (anew["width"], anew["height"]) == Image.open(folder / "03.png").size
+
+    assert run(spec).state == "unchanged"
+    pruned = run(change_spec(spec, {"update": {"prune": True}}))
+    assert (pruned.n_rows, pruned.n_dropped, pruned.n_rows_in_all) == (0, 1, 18)
+    names = [Path(uri).name for uri in read_table(tmp_path / "out", "id", "uri")["uri"].to_pylist()]
+    assert "04.png" not in names
+    assert list(find_differences(open_store(str(tmp_path / "out"), spec.store))) == []
 
 
-def test_doubled_rows_are_told_and_can_be_mended(
-    spec_for: SpecFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_images_are_taken_up_when_asked_for(spec_for: SpecFor, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.png").write_bytes(draw(number))
+    (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    spec = spec_for(str(folder))
+    assert run(spec).outcomes == {"corrupt": 1, "ok": 4}
+    assert run(spec).state == "unchanged"
+    summary = run(change_spec(spec, {"update": {"retry_failed": True}}))
+    assert (summary.n_rows, summary.n_superseded, summary.outcomes) == (1, 1, {"corrupt": 1})
+
+
+def test_too_many_failures_stop_the_run_before_it_is_published(spec_for: SpecFor, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(6):
+        (folder / f"{number}.png").write_bytes(draw(number) if number < 3 else b"damaged")
+    spec = spec_for(str(folder), execution={"max_failures": 2})
+    with pytest.raises(IncompleteError, match=r"3 of 6 images failed \(not_an_image 3\).*max_failures is 2"):
+        run(spec)
+    assert read_table(tmp_path / "out").num_rows == 6
+    summary = run(change_spec(spec, {"execution": {"max_failures": "100%"}}))
+    assert (summary.n_rows, summary.n_rows_before) == (6, 6)
+
+
+def test_doubled_rows_are_published_once(spec_for: SpecFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_shard(tmp_path / "s.tar", range(6))
     out = tmp_path / "out"
     run(spec_for(str(tmp_path / "s.tar")))
+    before = read_table(out)
     cut_last_snapshot(out)
     (part,) = out.glob("*.parquet")
-    extra = part.with_name(part.name.replace("000000", "000001"))
-    extra.write_bytes(part.read_bytes())
+    part.with_name(part.name.replace("000000", "000001")).write_bytes(part.read_bytes())
     with monkeypatch.context() as patched:
         patched.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
-        with pytest.raises(IncompleteError, match=f"delete {extra.name} and run again"):
-            run(spec_for(str(tmp_path / "s.tar")))
-        extra.unlink()
         assert run(spec_for(str(tmp_path / "s.tar"))).n_rows == 6
+    assert read_table(out) == before
+
+
+def test_a_second_run_at_once_is_refused(spec_for: SpecFor, tmp_path: Path) -> None:
+    write_shard(tmp_path / "s.tar", range(300))
+    spec = spec_for(
+        str(tmp_path / "s.tar"),
+        output={"uri": str(tmp_path / "out"), "rows_per_part": 50},
+        execution={"block_rows": 10},
+    )
+    told: list[str] = []
+
+    class Second(Watch):
+        def on_start(self, pending: Pending) -> None:
+            code = "from zsic.storage.lease import *; from zsic.storage.disk_store import DiskStore; import sys\n"
+            code += "from pathlib import Path; take_lease(DiskStore(Path(sys.argv[1])), describe_holder('other'))"
+            done = subprocess.run(
+                [sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True, check=False
+            )
+            told.append(done.stderr)
+
+    assert run(spec, Second()).n_rows == 300
+    assert "IncompleteError: another run is at work" in told[0]
+    assert f"process {os.getpid()}" in told[0]
 
 
 @pytest.mark.parametrize("server", ["s3_bucket", pytest.param("real_s3_bucket", marks=pytest.mark.real_s3)])

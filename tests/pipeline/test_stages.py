@@ -21,10 +21,11 @@ from zsic.models.checkpoint import resolve
 from zsic.models.encoder import TextEncoder
 from zsic.models.head import Head, compile_head
 from zsic.models.processor import read_geometry
-from zsic.pipeline.sink import PartSink, to_parquet
+from zsic.pipeline.sink import PartSink
 from zsic.pipeline.stages import Decode, Encode
 from zsic.storage.objects import Objects
 from zsic.storage.output import Output
+from zsic.storage.part import to_parquet
 from zsic.storage.slices import Slice, cut
 from zsic.storage.sources import list_sources
 from zsic.storage.store import open_store
@@ -50,9 +51,11 @@ def decode(
     spec = make_spec({"source": source, "labels": LABELS, "output": str(tmp_path / "out")})
     store = open_store(spec.output.uri, spec.store)
     output = Output(store)
-    increment = output.next_plan(list_sources(spec.source, Objects(spec.store)), {}, {})
-    assert increment.plan is not None
-    slices = cut(store, output.read_ledger(increment.plan), images_per_slice=100)
+    work = output.begin(list_sources(spec.source, Objects(spec.store)), {}, {})
+    assert work.plan is not None
+    assert work.lease is not None
+    work.lease.end()
+    slices = cut(store, work.plan, output.read_ledger(work.plan), images_per_slice=100)
     if skip:
         slices = [Slice(slices[0].piece, 0, 1, skip, total=10)]
     stage = Decode(store, spec, read_geometry(resolve(spec.model)), block_rows, 2, Deaf())  # type: ignore[arg-type]
@@ -216,8 +219,9 @@ def test_a_write_task_that_runs_again_adopts_its_part(tmp_path: Path, head: Head
     assert write([], 1) == ""
 
     ledger = Output(store).read_ledger(plan)
-    assert ledger.whole
-    assert sorted(name for name, *_ in ledger.parts) == sorted([first, other])
+    assert ledger.all_there
+    assert not ledger.n_doubled
+    assert sorted(entry.name for entry in ledger.entries) == sorted([first, other])
     assert Output(store).publish(plan, "f").n_rows == 10
 
 

@@ -1,191 +1,343 @@
-"""The commit protocol, without Ray: plan, parts, ledger, snapshot, verify."""
+"""The commit protocol, without Ray: what a run begins with, resumes and publishes."""
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from toy import (
+    FIELDS,
+    SOURCE,
+    Thing,
+    World,
+    assert_exact,
+    begin,
+    cut_tasks,
+    play,
+    read_folder,
+    read_published,
+    read_slice,
+    to_table,
+    write_rows,
+)
 
 from zsic.core.errors import IncompleteError, MismatchError, SpecError, StoreError
-from zsic.core.schema import output_schema, with_metadata
-from zsic.core.spec import StoreSpec
+from zsic.core.spec import StoreSpec, UpdateSpec
 from zsic.storage import plan as plan_module
-from zsic.storage.ledger import Ledger, merge_runs
+from zsic.storage.lease import Lease
 from zsic.storage.output import Output
 from zsic.storage.pending import count_pending
-from zsic.storage.plan import SOURCE_COLUMNS, Plan, read_sources
+from zsic.storage.plan import Plan, read_piece, read_plan, read_sources
 from zsic.storage.slices import cut
-from zsic.storage.snapshot import find_differences, read_snapshots
+from zsic.storage.snapshot import last_snapshot, read_snapshots, settle
 from zsic.storage.store import Store, open_store
-
-FIELDS = {"model": {"digest": "m"}, "scoring": {"top_k": 5}}
-
-
-def listing(*sources: tuple[str, str, int], etag: str = "e") -> list[pa.RecordBatch]:
-    rows = [
-        {"uri": uri, "kind": kind, "size": size, "etag": etag, "mtime_ns": 1, "columns": None}
-        for uri, kind, size in sources
-    ]
-    return [pa.RecordBatch.from_pylist(rows, schema=pa.schema(SOURCE_COLUMNS))]
+from zsic.storage.verify import find_differences
 
 
-def images(n: int, start: int = 0) -> list[tuple[str, str, int]]:
-    return [(f"/photos/{number:04d}.jpg", "image", 1000) for number in range(start, start + n)]
+def uris(n: int, start: int = 0) -> list[str]:
+    return [f"/photos/{number:04d}.jpg" for number in range(start, start + n)]
 
 
-def write_part(store: Store, plan: Plan, name: str, ids: list[int], totals: dict[int, int] | None = None) -> str:
-    """A part as the sink writes it, with empty predictions."""
-    import io
-
-    schema = with_metadata(
-        output_schema(), {"source_totals": {str(key): value for key, value in (totals or {}).items()}}
-    )
-    rows = [{"id": each, "uri": f"u{each}", "outcome": "ok" if each % 7 else "corrupt"} for each in ids]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
-    full = f"{plan.tag}{name}.parquet"
-    assert store.create(full, buffer.getvalue())
-    return full
+@pytest.fixture
+def world() -> World:
+    """Ten images, one of them damaged, and a shard."""
+    made = World()
+    made.add(uris(9))
+    made.add(["/photos/0009.jpg"], corrupt=frozenset({0}))
+    made.add(["/photos/s.tar"], kind="tar", n_images=7, corrupt=frozenset({2, 6}))
+    return made
 
 
-SOURCE = {"uris": ["/photos"]}
+def outcome_counts(store: Store) -> dict[str, int]:
+    snapshot = last_snapshot(store)
+    assert snapshot is not None
+    return snapshot.outcomes
 
 
-def new_plan(output: Output, sources: Iterable[pa.RecordBatch]) -> Plan:
-    increment = output.next_plan(sources, FIELDS, SOURCE)
-    assert increment.plan is not None
-    assert not increment.resumed
-    return increment.plan
+def start(output: Output, world: World, **update: bool) -> tuple[Plan, Lease]:
+    work = begin(output, world, **update)
+    assert work.plan is not None
+    assert work.lease is not None
+    return work.plan, work.lease
 
 
-def test_images_then_more_images(store: Store) -> None:
+def test_images_then_more_images(store: Store, world: World) -> None:
     output = Output(store)
-    fingerprint = output.claim(FIELDS)
-    plan = new_plan(output, listing(*images(10)))
-    assert (plan.n_sources, plan.n_bytes, plan.first_ordinal) == (10, 10_000, 0)
-    write_part(store, plan, "a", [number << 24 for number in range(10)])
-    snapshot = output.publish(plan, fingerprint)
-    assert (snapshot.n_rows, snapshot.n_sources, sum(snapshot.outcomes.values())) == (10, 10, 10)
+    snapshot = play(output, world)
+    assert snapshot is not None
+    assert (snapshot.sequence, snapshot.n_rows, snapshot.increment.n_rows) == (1, 17, 17)
+    assert snapshot.outcomes == {"corrupt": 3, "ok": 14}
+    assert_exact(store, world)
+    ids = {row["uri"]: row["id"] for row in read_folder(store)}
+
+    assert play(output, world) is None
+    assert begin(output, world).plan is None
+    # One sorts before all others: a watermark on names would lose it.
+    world.add(["/photos/000.jpg", *uris(3, start=20)])
+    snapshot = play(output, world, run="second")
+    assert snapshot is not None
+    assert (snapshot.n_rows, snapshot.increment.n_rows, snapshot.increment.n_superseded) == (21, 4, 0)
+    assert_exact(store, world)
+    assert {row["uri"]: row["id"] for row in read_folder(store)} | ids == {
+        row["uri"]: row["id"] for row in read_folder(store)
+    }
+    assert [each.n_rows for each in read_snapshots(store)] == [17, 21]
+
+
+def test_a_changed_source_replaces_its_rows_and_keeps_its_id(store: Store, world: World) -> None:
+    output = Output(store)
+    play(output, world)
+    ids = {(row["uri"], row["key"]): row["id"] for row in read_folder(store)}
+    world.things["/photos/0003.jpg"].version = 2
+    world.things["/photos/s.tar"] = Thing("tar", n_images=4, version=2)
+    snapshot = play(output, world, run="second")
+    assert snapshot is not None
+    assert (snapshot.n_rows, snapshot.increment.n_rows, snapshot.increment.n_superseded) == (14, 5, 8)
+    assert_exact(store, world)
+    now = {(row["uri"], row["key"]): row["id"] for row in read_folder(store)}
+    assert now.items() <= ids.items()
+    assert play(output, world) is None
+
+
+def test_superseded_rows_stay_visible_until_the_snapshot_exists(store: Store, world: World) -> None:
+    output = Output(store)
+    play(output, world)
+    before = read_folder(store)
+    world.things["/photos/0003.jpg"].version = 2
+    plan, lease = start(output, world)
+    for number, piece in enumerate(cut_tasks(output, plan)):
+        write_rows(output, plan, read_slice(store, world, piece), f"r-{number:06d}")
+        assert read_folder(store) == read_published(store) == before
+    output.publish(plan, "f")
+    lease.end()
+    assert_exact(store, world)
+
+
+def test_what_was_out_of_reach_is_taken_up_again_five_times(store: Store, world: World) -> None:
+    output = Output(store)
+    world.add(["/photos/far.jpg"], broken_at=0)
+    world.add(["/photos/far.tar"], kind="tar", n_images=9, broken_at=5, corrupt=frozenset({1}))
+    snapshot = play(output, world)
+    assert snapshot is not None
+    assert snapshot.outcomes == {"corrupt": 4, "ok": 18, "unreachable": 2}
+    ids = {(row["uri"], row["key"]): row["id"] for row in read_folder(store)}
+    for attempt in range(5):
+        snapshot = play(output, world, run=f"again-{attempt}")
+        assert snapshot is not None
+        assert (snapshot.n_rows, snapshot.increment.n_rows, snapshot.increment.n_superseded) == (24, 2, 2)
+        assert_exact(store, world)
+    assert play(output, world) is None
+    # Who asks for it gets another try, and then the five of the machine.
+    world.things["/photos/far.tar"].broken_at = 7
+    snapshot = play(output, world, run="asked", retry_failed=True)
+    assert snapshot is not None
+    assert_exact(store, world)
+    world.things["/photos/far.tar"].broken_at = world.things["/photos/far.jpg"].broken_at = None
+    snapshot = play(output, world, run="asked-again", retry_failed=True)
+    assert snapshot is not None
+    # Of the shard, only what failed was done again: two that were out of reach, and one that is damaged for good.
+    assert snapshot.increment.n_rows == 1 + 3 + 1 + 2
+    assert_exact(store, world)
+    now = {(row["uri"], row["key"]): row["id"] for row in read_folder(store)}
+    assert all(now[name] == each for name, each in ids.items() if name in now)
+
+
+def test_failed_rows_are_taken_up_when_asked_for(store: Store, world: World) -> None:
+    output = Output(store)
+    play(output, world)
+    assert play(output, world) is None
+    # A better decoder, say.
+    world.things["/photos/0009.jpg"].corrupt = frozenset()
+    world.things["/photos/s.tar"].corrupt = frozenset({2})
+    snapshot = play(output, world, run="second", retry_failed=True)
+    assert snapshot is not None
+    assert (snapshot.n_rows, snapshot.increment.n_rows, snapshot.increment.n_superseded) == (17, 3, 3)
+    assert_exact(store, world)
+
+
+def test_gone_sources_keep_their_rows_unless_pruned(store: Store, world: World) -> None:
+    output = Output(store)
+    play(output, world)
+    gone = {uri: world.things.pop(uri) for uri in ("/photos/0001.jpg", "/photos/s.tar")}
+    assert play(output, world) is None
+    assert len(read_folder(store)) == 17
+    snapshot = play(output, world, run="pruning", prune=True)
+    assert snapshot is not None
+    assert (snapshot.n_rows, snapshot.increment.n_rows, snapshot.increment.n_superseded) == (9, 0, 8)
+    assert_exact(store, world)
+    assert play(output, world, prune=True) is None
+    # What comes back is new.
+    world.things |= gone
+    assert play(output, world, run="back", prune=True) is not None
+    assert_exact(store, world)
+
+
+def test_pruning_touches_only_what_the_source_covers(store: Store, world: World) -> None:
+    output = Output(store)
+    play(output, world)
+
+    class Elsewhere(World):
+        def covers(self, uri: str) -> bool:
+            return uri.startswith("/elsewhere/")
+
+    other = Elsewhere()
+    other.add(["/elsewhere/1.jpg"])
+    snapshot = play(output, other, run="second", prune=True)
+    assert snapshot is not None
+    assert snapshot.n_rows == 18
+
+
+def test_an_image_that_a_manifest_names_twice_later_is_two_sources(store: Store) -> None:
+    output = Output(store)
+
+    class Twice(World):
+        n_times = 1
+
+        def __iter__(self) -> Iterator[pa.RecordBatch]:
+            for batch in super().__iter__():
+                for _ in range(self.n_times):
+                    yield batch
+
+    world = Twice()
+    world.add(uris(2))
+    play(output, world)
+    world.n_times = 3
+    snapshot = play(output, world, run="second")
+    assert snapshot is not None
+    assert snapshot.n_rows == 6
+    assert play(output, world) is None
+    world.n_times = 2
+    assert play(output, world) is None
+    snapshot = play(output, world, run="third", prune=True)
+    assert snapshot is not None
+    assert snapshot.n_rows == 4
     assert list(find_differences(store)) == []
 
-    unchanged = output.next_plan(listing(*images(10)), FIELDS, SOURCE)
-    assert (unchanged.plan, unchanged.n_changed) == (None, 0)
-    grown = new_plan(output, listing(*images(13)))
-    assert (grown.n_sources, grown.first_ordinal, grown.sequence) == (3, 10, 2)
-    write_part(store, grown, "b", [number << 24 for number in range(10, 13)])
-    assert output.publish(grown, fingerprint).parent is not None
-    assert [each.n_rows for each in read_snapshots(store)] == [10, 3]
-    assert list(find_differences(store)) == []
 
-
-def test_open_plan_is_resumed_and_its_source_not_listed(store: Store) -> None:
+def test_an_open_plan_is_resumed_and_its_source_not_listed(store: Store, world: World) -> None:
     output = Output(store)
-    plan = new_plan(output, listing(*images(5)))
+    plan, lease = start(output, world)
+    rows = [row for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
+    write_rows(output, plan, rows[:2] + rows[11:13], "killed-000000")
+    lease.end()
+    n_listings = world.n_listings
+    world.add(uris(1, start=50))  # comes too late for the open plan
 
-    def must_not_be_read() -> Iterator[pa.RecordBatch]:
-        raise AssertionError("the source was listed")
-        yield
-
-    increment = output.next_plan(must_not_be_read(), FIELDS, SOURCE)
-    assert increment.resumed
-    assert increment.plan == plan
     with pytest.raises(SpecError, match=r"not finished.*source\.uris: this run \['/else'\], the output \['/photos'\]"):
-        output.next_plan(must_not_be_read(), FIELDS, {"uris": ["/else"]})
+        output.begin(world, FIELDS, {"uris": ["/else"]})
+    work = begin(output, world)
+    assert work.resumed
+    assert work.plan == plan
+    assert world.n_listings == n_listings
+    assert work.lease is not None
+    work.lease.end()
+    left = [row.id for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
+    assert sorted(left) == sorted({row.id for row in rows} - {row.id for row in rows[:2] + rows[11:13]})
+    snapshot = play(output, world, run="resumed")
+    assert snapshot is not None
+    assert snapshot.n_rows == 17
+    assert play(output, world, run="late") is not None
+    assert_exact(store, world)
 
 
-def test_a_run_that_finds_nothing_does_not_own_the_output(store: Store) -> None:
+def test_a_run_that_finds_nothing_leaves_no_trace(tmp_path: Path) -> None:
+    output = Output(open_store(str(tmp_path / "out"), StoreSpec()))
+    assert begin(output, World()).plan is None
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_that_are_missing_are_not_published(store: Store, world: World) -> None:
     output = Output(store)
-    assert output.next_plan([], FIELDS, SOURCE).plan is None
-    assert output.read_job() is None
-    new_plan(output, listing(*images(1)))
-    assert output.read_job() == FIELDS
-
-
-def test_shard_is_done_when_its_total_is_known_and_all_ids_exist(store: Store) -> None:
-    output = Output(store)
-    plan = new_plan(output, listing(("/s.tar", "tar", 9000), *images(1)))
-    write_part(store, plan, "a", [0, 1, 2, 1 << 24])
-    ledger = output.read_ledger(plan)
-    assert (ledger.n_sources_done, ledger.whole) == (1, False)
-    assert list(ledger.pending(0, 2)) == [(0, ((0, 3),), None)]
-    with pytest.raises(IncompleteError, match="1 of 2 sources"):
+    plan, _ = start(output, world)
+    rows = [row for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
+    write_rows(output, plan, rows[:-1], "a-000000")
+    with pytest.raises(IncompleteError, match="1 of 11 sources are not whole"):
         output.publish(plan, "f")
-
-    write_part(store, plan, "b", [4], {0: 5})
-    assert list(output.read_ledger(plan).pending(0, 2)) == [(0, ((0, 3), (4, 5)), 5)]
-    write_part(store, plan, "c", [3])
-    assert output.read_ledger(plan).whole
-    assert output.publish(plan, "f").n_rows == 6
+    write_rows(output, plan, rows[-1:], "a-000001")
+    assert output.publish(plan, "f").n_rows == 17
 
 
-@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
-def test_the_longer_of_two_totals_holds(store: Store, names: tuple[str, str]) -> None:
+def test_rows_that_exist_twice_are_published_once(store: Store, world: World) -> None:
     output = Output(store)
-    plan = new_plan(output, listing(("/s.tar", "tar", 9000)))
-    # At first the shard broke off after two images, and the part with its first row was lost in a crash.
-    write_part(store, plan, names[0], [1, 2], {0: 3})
-    # The next attempt read it to its end.
-    write_part(store, plan, names[1], [0, 3, 4], {0: 5})
-    assert output.read_ledger(plan).whole
-    assert output.publish(plan, "f").n_rows == 5
+    plan, lease = start(output, world)
+    rows = [row for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
+    write_rows(output, plan, rows[:9], "a-000000")
+    write_rows(output, plan, rows[4:14], "b-000000")  # half of it is new
+    write_rows(output, plan, rows[3:6], "c-000000")  # nothing is
+    write_rows(output, plan, rows[12:], "d-000000")
+    lease.end()
+    assert output.read_ledger(plan).n_doubled == 10
+    output.publish(plan, "f")
+    assert_exact(store, world)
 
 
-def test_doubled_rows_are_not_published(store: Store) -> None:
+def test_a_task_that_is_tried_again_finds_its_part(store: Store, world: World) -> None:
     output = Output(store)
-    plan = new_plan(output, listing(("/s.tar", "tar", 9000), *images(1)))
-    write_part(store, plan, "a", [0, 1, 1 << 24], {0: 2})
-    extra = write_part(store, plan, "b", [1, 1 << 24])
-    assert output.read_ledger(plan).n_doubled == 2
-    assert output.read_ledger(plan).all_there
-    with pytest.raises(IncompleteError, match=f"2 rows of .* exist twice.*delete {extra} and run again"):
+    plan, _ = start(output, world)
+    rows = [row for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
+    first = write_rows(output, plan, rows[:4], "t-000000")
+    assert write_rows(output, plan, rows[:4], "t-000000") == first
+    # Other rows under the name of the same task: both stay.
+    second = write_rows(output, plan, rows[4:], "t-000000")
+    assert second is not None
+    assert second != first
+    assert write_rows(output, plan, rows[4:], "t-000000") == second
+    assert output.publish(plan, "f").n_rows == 17
+
+
+@pytest.mark.parametrize("supersedes", [False, True])
+def test_a_writer_that_comes_too_late_takes_its_part_back(store: Store, world: World, supersedes: bool) -> None:
+    output = Output(store)
+    if supersedes:
+        play(output, world)
+        world.things["/photos/0003.jpg"].version = 2
+    plan, lease = start(output, world)
+    rows = [row for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
+    write_rows(output, plan, rows, "a-000000")
+    output.publish(plan, "f")
+    lease.end()
+    write_rows(output, plan, rows, "zombie-000000")
+    assert_exact(store, world)
+    # One that died before it could take it back: whoever comes by next cleans up.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Output, "_take_back", lambda *_: None)
+        write_rows(output, plan, rows, "zombie-000001")
+    assert any("left from an interrupted clean-up" in line for line in find_differences(store))
+    settle(store)
+    assert_exact(store, world)
+
+
+def test_who_publishes_second_gets_the_first_snapshot(store: Store, world: World) -> None:
+    first, second = Output(store), Output(store)
+    plan, _ = start(first, world)
+    rows = [row for piece in cut_tasks(first, plan) for row in read_slice(store, world, piece)]
+    write_rows(first, plan, rows, "a-000000")
+    ledger = second.read_ledger(plan)
+    write_rows(second, plan, rows[:3], "b-000000")
+    published = first.publish(plan, "f")
+    assert second.publish(plan, "f", ledger) == published
+    assert second.publish(plan, "f") == published
+    assert_exact(store, world)
+
+
+def test_an_interrupted_clean_up_is_finished_by_the_next_run(tmp_path: Path, world: World) -> None:
+    store = open_store(str(tmp_path / "out"), StoreSpec())
+    output = Output(store)
+    play(output, world)
+    world.things["/photos/0003.jpg"].version = 2
+    plan, lease = start(output, world)
+    rows = [row for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
+    write_rows(output, plan, rows, "a-000000")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("zsic.storage.output.settle", lambda store: None)
         output.publish(plan, "f")
-    store.delete(extra)
-    assert output.publish(plan, "f").n_rows == 3
-
-
-@given(
-    parts=st.lists(st.lists(st.integers(0, 30), max_size=12), max_size=6),
-    total=st.integers(1, 31),
-)
-def test_ledger_agrees_with_sets(parts: list[list[int]], total: int) -> None:
-    from zsic.storage.ledger import PartFacts
-
-    plan = Plan(1, (plan_module.Piece("p", 3, 1),), 1, 0, {}, "d" * 64)
-    ledger = Ledger(plan)
-    seen: set[int] = set()
-    n_all = 0
-    for number, part in enumerate(parts):
-        kept = [index for index in part if index < total]
-        totals = {3: total} if total - 1 in kept else {}
-        ids_N = np.array([(3 << 24) + index for index in kept], np.int64)
-        ledger.add(PartFacts(str(number), 1, ids_N, totals, {"ok": len(kept)}))
-        seen |= set(kept)
-        n_all += len(kept)
-    assert ledger.n_rows == n_all
-    assert ledger.n_doubled == n_all - len(seen)
-    assert (ledger.n_sources_done == 1) == (seen == set(range(total)))
-    left = list(ledger.pending(0, 1))
-    if ledger.n_sources_done:
-        assert left == []
-    else:
-        ((position, runs, known),) = left
-        assert (position, known) == (0, total if total - 1 in seen else None)
-        assert {index for start, stop in runs for index in range(start, stop)} == seen
-
-
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 5)), max_size=8))
-def test_merged_runs_are_a_union(spans: list[tuple[int, int]]) -> None:
-    wanted: set[int] = set()
-    merged: tuple[tuple[int, int], ...] = ()
-    for start, length in spans:
-        wanted |= set(range(start, start + length))
-        merged = merge_runs(merged, ((start, start + length),))
-    assert {index for start, stop in merged for index in range(start, stop)} == wanted
-    assert all(left[1] < right[0] for left, right in itertools.pairwise(merged))
+    lease.end()
+    # The snapshot is exact at once; the folder will be.
+    assert {(row["uri"], row["label"]) for row in read_published(store)} >= {("/photos/0003.jpg", "version 2")}
+    assert len(read_published(store)) == 17
+    assert any("clean-up" in line for line in find_differences(store))
+    assert play(output, world) is None
+    assert_exact(store, world)
 
 
 def test_another_job_is_refused_with_what_differs(store: Store) -> None:
@@ -196,114 +348,178 @@ def test_another_job_is_refused_with_what_differs(store: Store) -> None:
     assert Output(store).claim(FIELDS)
 
 
-def test_changed_source_keeps_its_row_and_is_counted(store: Store) -> None:
+def test_foreign_parquet_in_the_open_plan_is_explained(store: Store, world: World) -> None:
     output = Output(store)
-    plan = new_plan(output, listing(*images(3)))
-    write_part(store, plan, "a", [number << 24 for number in range(3)])
-    output.publish(plan, "f")
-    new = output.split_new(listing(*images(3), etag="changed"))
-    assert [batch.num_rows for batch in new] == []
-    assert (new.n_listed, new.n_changed) == (3, 3)
-
-
-def test_every_damage_is_found(store: Store) -> None:
-    output = Output(store)
-    plan = new_plan(output, listing(*images(6)))
-    first = write_part(store, plan, "a", [number << 24 for number in range(3)])
-    second = write_part(store, plan, "b", [number << 24 for number in range(3, 6)])
-    output.publish(plan, "f")
-    held = store.read(second)
-    assert held is not None
-
-    store.create("part-99999-stranger.parquet", b"PAR1")
-    assert any("belongs to no snapshot" in line for line in find_differences(store))
-    store.delete("part-99999-stranger.parquet")
-
-    store.delete(second)
-    assert list(find_differences(store)) == [f"{second}: is missing (3 rows)"]
-    store.create(second, held[:-1] + bytes([held[-1] ^ 1]))
-    assert any(f"{second}: its content has changed" in line for line in find_differences(store))
-    store.delete(second)
-    store.create(second, held)
-    assert list(find_differences(store)) == []
-    store.delete(first)
-    assert list(find_differences(store)) == [f"{first}: is missing (3 rows)"]
-
-
-def test_foreign_parquet_in_the_open_plan_is_explained(store: Store) -> None:
-    output = Output(store)
-    plan = new_plan(output, listing(*images(1)))
+    plan, _ = start(output, world)
     store.create(f"{plan.tag}x.parquet", b"not parquet at all")
     with pytest.raises(StoreError, match="not published yet: delete it and run again"):
         output.read_ledger(plan)
     assert any("is damaged" in line for line in find_differences(store))
 
 
-def test_damage_to_a_published_part_is_a_difference_and_no_advice_to_delete_it(store: Store) -> None:
+def test_nobody_elses_files_are_touched(store: Store, world: World) -> None:
+    store.create("my-own.parquet", b"PAR1")
+    store.create("notes.txt", b"mine")
     output = Output(store)
-    plan = new_plan(output, listing(*images(2)))
-    name = write_part(store, plan, "a", [0, 1 << 24])
-    output.publish(plan, "f")
-    store.delete(name)
-    store.create(name, b"no longer parquet")
-    told = list(find_differences(store))
-    assert any("is damaged" in line for line in told)
-    assert not any("delete" in line for line in told)
+    play(output, world)
+    world.things["/photos/0003.jpg"].version = 2
+    play(output, world, run="second")
+    assert store.read("my-own.parquet") == b"PAR1"
+    assert store.read("notes.txt") == b"mine"
+    assert list(find_differences(store)) == ["my-own.parquet: belongs to no snapshot"]
 
 
-@pytest.mark.parametrize(
-    ("ids", "totals"), [([5 << 24], None), ([(0 << 24) + 1], None), ([0], {7: 1})], ids=["id", "index", "total"]
-)
-def test_a_part_that_does_not_fit_the_plan_is_refused(
-    store: Store, ids: list[int], totals: dict[int, int] | None
-) -> None:
+def test_every_damage_is_found(store: Store, world: World) -> None:
     output = Output(store)
-    plan = new_plan(output, listing(*images(2)))
-    write_part(store, plan, "a", ids, totals)
-    with pytest.raises(StoreError, match="move it away"):
-        output.read_ledger(plan)
+    play(output, world)
+    world.things["/photos/0003.jpg"].version = 2
+    play(output, world, run="second")
+    snapshot = last_snapshot(store)
+    assert snapshot is not None
+    assert list(find_differences(store)) == []
+    for part in snapshot.parts:
+        held = store.read(part.name)
+        assert held is not None
+        store.delete(part.name)
+        assert list(find_differences(store)) == [f"{part.name}: is missing ({part.n_rows} rows)"]
+        store.create(part.name, held[:-1] + bytes([held[-1] ^ 1]))
+        told = list(find_differences(store))
+        assert any(f"{part.name}: its content has changed" in line for line in told)
+        assert not any("delete" in line for line in told)
+        store.delete(part.name)
+        store.create(part.name, held)
+    assert list(find_differences(store)) == []
+    store.create("part-99999-stranger.parquet", b"PAR1")
+    assert list(find_differences(store)) == ["part-99999-stranger.parquet: belongs to no snapshot"]
+    store.delete("part-99999-stranger.parquet")
+    store.delete("_zsic/plan/00000002.json")
+    assert list(find_differences(store)) == ["snapshot 2: its plan is gone or is another one"]
 
 
-def test_no_gap_is_taken_for_the_end(store: Store) -> None:
-    output = Output(store)
-    plan = new_plan(output, listing(("/s.tar", "tar", 9000)))
-    write_part(store, plan, "a", [*range(8)], {0: 8})  # broke off there, once
-    write_part(store, plan, "b", [*range(10, 20)], {0: 20})
-    ledger = output.read_ledger(plan)
-    assert not ledger.all_there
-    assert list(ledger.pending(0, 1)) == [(0, ((0, 8), (10, 20)), 20)]
-
-
-def test_plan_over_several_pieces_streams_and_slices(
+def test_a_plan_over_several_pieces_streams_and_slices(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan_module, "PIECE_ROWS", 25)
     monkeypatch.setattr(plan_module, "GROUP_ROWS", 10)
     store = open_store(str(tmp_path_factory.mktemp("out")), StoreSpec())
     output = Output(store)
-    batches = [batch for start in range(0, 60, 7) for batch in listing(*images(min(7, 60 - start), start))]
-    plan = new_plan(output, [*batches, *listing(("/a.tar", "tar", 1_000_000), ("/b.tar", "tar", 500_000))])
+    world = World()
+    world.add(uris(60))
+    world.add(["/photos/a.tar"], kind="tar", n_images=1_000)
+    world.add(["/photos/b.tar"], kind="tar", n_images=500)
+    plan, lease = start(output, world)
+    lease.end()
     assert [piece.n_sources for piece in plan.pieces] == [25, 25, 12]
     rows = read_sources(store, plan.pieces[1].name, 8, 13).to_pylist()
     assert [row["ordinal"] for row in rows] == [33, 34, 35, 36, 37]
     assert rows[0]["uri"] == "/photos/0033.jpg"
 
-    write_part(store, plan, "a", [*(number << 24 for number in range(5, 30)), (60 << 24) + 1])
+    made = [row for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
+    ids = {*(number << 24 for number in range(5, 30)), (60 << 24) + 1}
+    output.write_part(plan, to_table([row for row in made if row.id in ids]), {}, "a-000000")
     ledger = output.read_ledger(plan)
-    slices = cut(store, ledger, images_per_slice=8)
+    slices = cut(store, plan, ledger, images_per_slice=8)
     covered = [
-        (piece_number, position)
-        for piece_number, piece in enumerate(plan.pieces)
+        (number, position)
+        for number, piece in enumerate(plan.pieces)
         for each in slices
         if each.piece == piece.name
         for position in range(each.start, each.stop)
     ]
-    wanted = [(number // 25, number % 25) for number in [*range(5), *range(30, 62)]]
-    assert sorted(covered) == wanted
+    assert sorted(covered) == [(number // 25, number % 25) for number in [*range(5), *range(30, 62)]]
     assert all(each.stop - each.start <= 8 for each in slices)
     assert [each.skip for each in slices if each.skip] == [((1, 2),)]
-    counted = count_pending(store, ledger)
+    counted = count_pending(store, plan, ledger)
     assert (counted.n_loose, counted.n_loose_bytes) == (35, 35_000)
     assert (counted.n_shards, counted.n_shard_bytes) == (2, 1_500_000)
     assert counted.first_shard is not None
-    assert counted.first_shard.uri == "/a.tar"
+    assert counted.first_shard.uri == "/photos/a.tar"
+
+    play(output, world, rows_per_part=100)
+    for uri in (*uris(60)[::2], "/photos/b.tar"):
+        world.things[uri].version = 2
+    plan, lease = start(output, world)
+    lease.end()
+    assert [piece.n_sources for piece in plan.redone] == [25, 6]
+    assert plan.added == ()
+    assert read_piece(store, plan.redone[1])["ordinal"].to_pylist() == [50, 52, 54, 56, 58, 61]
+    play(output, world, run="second", rows_per_part=100)
+    assert_exact(store, world)
+
+
+def test_plans_by_themselves_do_not_make_an_update(store: Store, world: World) -> None:
+    output = Output(store)
+    play(output, world)
+    world.things["/photos/0003.jpg"].version = 2
+    world.things.pop("/photos/0004.jpg")
+    world.add(uris(1, start=70))
+    work = output.begin(world, FIELDS, SOURCE, UpdateSpec(prune=True))
+    assert work.plan is not None
+    assert (work.plan.n_added, work.plan.n_redone, work.plan.n_dropped) == (1, 1, 1)
+    assert read_plan(store, 2) == work.plan
+    assert outcome_counts(store) == {"corrupt": 3, "ok": 14}
+
+
+def test_what_was_missing_is_tried_again_when_it_is_listed_again(store: Store, world: World) -> None:
+    output = Output(store)
+    plan, lease = start(output, world)
+    away = {uri: world.things.pop(uri) for uri in ("/photos/0002.jpg", "/photos/s.tar")}
+    rows = [row for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
+    write_rows(output, plan, rows, "a-000000")
+    output.publish(plan, "f")
+    lease.end()
+    assert outcome_counts(store)["missing"] == 2
+    assert play(output, world) is None  # not listed, so not tried
+    world.things |= away  # restored, with the ETag it had
+    assert play(output, world, run="second") is not None
+    assert_exact(store, world)
+
+
+def test_what_a_manifest_names_in_vain_is_not_tried_again(store: Store) -> None:
+    class Manifest(World):
+        def __iter__(self) -> Iterator[pa.RecordBatch]:
+            for batch in super().__iter__():
+                nothing = [None] * batch.num_rows
+                columns = {name: batch[name] for name in batch.schema.names}
+                yield pa.RecordBatch.from_pydict(
+                    columns | {"size": nothing, "etag": nothing, "mtime_ns": nothing}, batch.schema
+                )
+
+    world = Manifest()
+    world.add(uris(2))
+    output = Output(store)
+    plan, lease = start(output, world)
+    world.things.clear()
+    rows = [row for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
+    write_rows(output, plan, rows, "a-000000")
+    output.publish(plan, "f")
+    lease.end()
+    world.add(uris(2))
+    assert outcome_counts(store) == {"missing": 2}
+    assert begin(output, world).plan is None
+
+
+def test_a_commit_that_died_before_its_snapshot_is_done_again(store: Store, world: World) -> None:
+    output = Output(store)
+    play(output, world)
+    world.things["/photos/0003.jpg"].version = 2
+    plan, lease = start(output, world)
+    lease.end()
+    rows = [row for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
+    write_rows(output, plan, rows, "a-000000")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(type(store), "create", _dying_at("_zsic/snapshot/", type(store).create))
+        with pytest.raises(StoreError, match="died"):
+            output.publish(plan, "f")
+    assert any("again-" in name for name, _ in store.list("_zsic/staged"))
+    play(output, world, run="second")
+    assert_exact(store, world)
+
+
+def _dying_at(prefix: str, create: Callable[[Store, str, bytes], bool]) -> Callable[[Store, str, bytes], bool]:
+    def dying(store: Store, name: str, data: bytes) -> bool:
+        if name.startswith(prefix):
+            raise StoreError("died")
+        return create(store, name, data)
+
+    return dying

@@ -25,18 +25,17 @@ def labels_spec(text: str, templates: Sequence[str]) -> LabelsSpec:
 
 def verify(output: str, s3_endpoint_url: str | None) -> None:
     """Recount an output.  Raises `DifferenceError` with every difference."""
-    from zsic.storage.snapshot import find_differences, read_snapshots
+    from zsic.storage.snapshot import last_snapshot
+    from zsic.storage.verify import find_differences
 
     store = _open_output(output, s3_endpoint_url)
     differences = list(find_differences(store))
     if differences:
         raise DifferenceError("\n".join(differences))
-    snapshots = read_snapshots(store)
-    if not snapshots:
+    snapshot = last_snapshot(store)
+    if snapshot is None:
         raise SpecError(f"{output}: holds no snapshot of zsic's; is it the folder that `classify` wrote?")
-    n_rows = sum(snapshot.n_rows for snapshot in snapshots)
-    n_parts = sum(len(snapshot.parts) for snapshot in snapshots)
-    out.print(f"whole: {n_rows:,} rows in {n_parts:,} parts, as {len(snapshots):,} snapshots say")
+    out.print(f"whole: {snapshot.n_rows:,} rows in {len(snapshot.parts):,} parts, as snapshot {snapshot.sequence} says")
 
 
 def _open_output(output: str, s3_endpoint_url: str | None) -> Store:
@@ -93,10 +92,11 @@ def evaluate(output: str, truth: str, s3_endpoint_url: str | None, *, as_json: b
     """Print how right an output is."""
     from zsic.evaluate import evaluate as compare
     from zsic.evaluate import label_rows, load_truth, summary_rows
-    from zsic.storage.snapshot import read_snapshots
+    from zsic.storage.snapshot import last_snapshot, place_of
 
     store = _open_output(output, s3_endpoint_url)
-    names = [part.name for snapshot in read_snapshots(store) for part in snapshot.parts]
+    snapshot = last_snapshot(store)
+    names = [place_of(store, part) for part in snapshot.parts] if snapshot is not None else []
     if not names:
         raise SpecError(f"{output}: nothing is published there yet; run `zsic classify` to its end first")
     evaluation = compare(

@@ -120,8 +120,10 @@ def show_summary(summary: "RunSummary") -> None:
     if failed := summary.n_rows - summary.outcomes.get("ok", 0):
         reasons = ", ".join(f"{name} {count(n)}" for name, n in summary.outcomes.items() if name != "ok")
         out.print(f"  failed: {count(failed)} ({reasons}); each has its row, with the reason in `detail`")
-    if summary.n_changed:
-        out.print(f"  changed since they were classified: {count(summary.n_changed)}; their rows are the old ones")
+    if summary.n_redone:
+        out.print(f"  changed or tried again: {count(summary.n_redone)} sources; their new rows replace the old")
+    if summary.n_dropped:
+        out.print(f"  pruned: {count(summary.n_dropped)} sources that are gone, and their rows")
     if progress is not None and progress.n_decoded and "flow" in seconds:
         out.print(
             f"  {count(summary.images_per_s)} images/s over {duration(seconds['flow'])}; by one worker alone: "
@@ -158,8 +160,12 @@ def show_preview(made: "Preview") -> None:
         out.print(f"resumes    an open plan; {count(made.n_rows_done)} rows exist, the source is not listed again")
     else:
         out.print(f"listed     {count(made.n_listed)} objects")
-    if made.n_changed:
-        out.print(f"changed    {count(made.n_changed)} objects since they were classified; their rows stay as they are")
+    if made.n_redone:
+        out.print(
+            f"again      {count(made.n_redone)} of them, changed since or worth another try; new rows replace the old"
+        )
+    if made.n_dropped:
+        out.print(f"gone       {count(made.n_dropped)} objects; their rows will be dropped (update.prune)")
     out.print(f"pending    {about}{count(pending.n_images)} images, {size(pending.n_bytes)}")
     if layout is None:
         out.print("nothing to do")

@@ -20,6 +20,11 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _as_text(value: Any) -> Any:
+    """Let a number stand where its text is meant, as YAML reads it."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Strings = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
@@ -120,6 +125,18 @@ class OutputSpec(_Spec):
         return uri.rstrip("/") or "/"
 
 
+class UpdateSpec(_Spec):
+    """What a run does about what the output holds already.  New and changed sources are always taken up."""
+
+    prune: bool = False
+    """Drop the rows of objects that are gone; only of those that `source` would list if they were there."""
+    retry_failed: bool = False
+    """Take up again every row that failed, not only those that are `unreachable`."""
+
+
+Failures = Annotated[str, BeforeValidator(_as_text)]
+
+
 class ExecutionSpec(_Spec):
     """How it runs.  Decides no answer; recorded, never hashed."""
 
@@ -141,8 +158,23 @@ class ExecutionSpec(_Spec):
     """Most decode tasks at once; None is what the CPUs allow."""
     block_rows: int | None = Field(default=None, ge=1)
     """Images that travel together from decode to encoder; None is chosen from the memory."""
+    max_failures: Failures = "50%"
+    """A run stops, resumable, when more images fail: a count (`200`), or a share (`5%`) from the thousandth on."""
     no_progress_timeout_s: float = Field(default=600.0, gt=0)
     """A run without a finished image for this long stops, resumable, with exit code 3."""
+
+    @field_validator("max_failures")
+    @classmethod
+    def _count_or_share(cls, text: str) -> str:
+        number = text.removesuffix("%")
+        is_share = number != text
+        try:
+            good = 0 <= float(number) <= (100 if is_share else float("inf")) and (is_share or number.isdigit())
+        except ValueError:
+            good = False
+        if not good:
+            raise PydanticCustomError("bad_limit", "it is a share of the images (5%) or a count of them (200)")
+        return text
 
     @field_validator("num_gpus")
     @classmethod
@@ -165,6 +197,7 @@ class JobSpec(_Spec):
     model: ModelSpec = ModelSpec()
     decode: DecodeSpec = DecodeSpec()
     scoring: ScoringSpec = ScoringSpec()
+    update: UpdateSpec = UpdateSpec()
     store: StoreSpec = StoreSpec()
     execution: ExecutionSpec = ExecutionSpec()
 
@@ -209,6 +242,12 @@ def make_spec(fields: Mapping[str, Any]) -> JobSpec:
         return JobSpec.model_validate(fields)
     except ValidationError as error:
         raise SpecError("\n".join(_explain(fault) for fault in error.errors())) from None
+
+
+def change_spec(spec: JobSpec, fields: Mapping[str, Mapping[str, Any]]) -> JobSpec:
+    """Make a spec with some fields changed, given by group.  Raises `SpecError` as `make_spec` does."""
+    old = spec.model_dump()
+    return make_spec({**old, **{group: {**old[group], **changed} for group, changed in fields.items()}})
 
 
 def load_spec(path: str | Path) -> JobSpec:

@@ -16,7 +16,7 @@ import ray
 from zsic.core.errors import CapacityError
 from zsic.core.spec import ExecutionSpec
 from zsic.pipeline.capacity import Node
-from zsic.pipeline.guard import last_word
+from zsic.pipeline.last_word import last_word
 
 _ENVIRONMENT = {
     # Ray's own bars, tips and usage messages would drown the job's.

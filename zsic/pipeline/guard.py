@@ -1,76 +1,89 @@
-"""The last word when the Ray that a run hangs on is gone.
-
-Ray's core then ends the process with exit code 1 and says nothing: a minute after the head was lost, and at once when
-it hears that this machine's raylet was.  Nothing in Python can catch that; it can only be noticed earlier.
-"""
+"""What may end a run from the side: another run that has taken the output over, or too many failures."""
 
 import contextlib
-import os
-import socket
-import sys
+import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
 
-import ray
+from zsic.core.errors import IncompleteError, StoreError
+from zsic.core.spec import ExecutionSpec
+from zsic.pipeline.watch import Progress
+from zsic.storage.lease import BEAT_S, Lease
 
-from zsic.core.errors import IncompleteError
-
-_EVERY_S = 0.5
-_CONNECT_S = 2.0
-_HEAD_TIMEOUT = "RAY_gcs_rpc_server_reconnect_timeout_s"
-
-
-@contextlib.contextmanager
-def last_word() -> Iterator[None]:
-    """While a run is connected: end the process with exit code 3, and say why, before Ray ends it with 1."""
-    context = ray.get_runtime_context()
-    own = context.get_node_id()
-    node = next(node for node in ray.nodes() if node["NodeID"] == own)  # type: ignore[no-untyped-call]
-    head_host, _, head_port = context.gcs_address.rpartition(":")
-    ended = threading.Event()
-    thread = threading.Thread(
-        target=watch,
-        args=((head_host, int(head_port)), (node["NodeManagerAddress"], node["NodeManagerPort"]), ended, _end),
-        name="guard",
-        daemon=True,
-    )
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+COUNTED_FROM = 1_000
+"""Images before a share of failures says something."""
 
 
-def watch(head: tuple[str, int], raylet: tuple[str, int], ended: threading.Event, end: Callable[[str], None]) -> None:
-    """Knock at both until the run has ended, or one of them is gone."""
-    # A head that is restarted, as Ray allows it, has half of the time that Ray's own wait takes.
-    patience_s = float(os.environ.get(_HEAD_TIMEOUT, "60")) / 2
-    head_seen_at, n_refused = time.monotonic(), 0
-    while not ended.wait(_EVERY_S):
-        # Busy or not, the kernel answers for a process that lives: on one's own machine a refusal is certain.
-        n_refused = n_refused + 1 if _knock(raylet) is ConnectionRefusedError else 0
-        if n_refused == 2:
-            end("the Ray node of this machine is gone")
-            return
-        if _knock(head) is None:
-            head_seen_at = time.monotonic()
-        elif time.monotonic() - head_seen_at > patience_s:
-            end(f"the head of the Ray cluster has not answered for {patience_s:.0f} s")
-            return
+class Guard:
+    """Gives signs of life for a lease, and interrupts the main thread when there is a reason to stop.
+
+    Inside the block, a `KeyboardInterrupt` that the guard has caused becomes the error it was caused for.
+    """
+
+    def __init__(self, lease: Lease, execution: ExecutionSpec) -> None:
+        self._lease = lease
+        self._limit = execution.max_failures
+        self._reason: IncompleteError | None = None
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._lease.beat()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._ended.set()
+        self._thread.join()
+        self._lease.end()
+        if isinstance(error, KeyboardInterrupt) and self._reason is not None:
+            raise self._reason from None
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            # A store that fails for a while fails the work as well, and says so there.
+            with contextlib.suppress(StoreError):
+                try:
+                    self._lease.beat()
+                except IncompleteError as error:
+                    self.stop(error)
+                    return
+
+    def look_at(self, progress: Progress) -> None:
+        """Stop the run if too much of it fails."""
+        with contextlib.suppress(KeyError):
+            try:
+                check_failures(self._limit, progress.n_rows, dict(progress.outcomes))
+            except IncompleteError as error:
+                self.stop(error)
+
+    def stop(self, error: IncompleteError) -> None:
+        """End the run with this error.  Only a run in the main thread can be interrupted; others go on to their end."""
+        with self._lock:
+            if self._ended.is_set() or self._reason is not None:
+                return
+            self._reason = error
+            main = threading.main_thread()
+            if main.ident is not None:
+                signal.pthread_kill(main.ident, signal.SIGINT)
 
 
-def _knock(address: tuple[str, int]) -> type[OSError] | None:
-    """What kind of error a connection meets; None if it is accepted."""
-    try:
-        socket.create_connection(address, timeout=_CONNECT_S).close()
-    except OSError as error:
-        return type(error)
-    return None
-
-
-def _end(reason: str) -> None:
-    sys.stderr.write(f"zsic: the pipeline stopped: {reason}\nzsic: What is written stays; the same command resumes.\n")
-    sys.stderr.flush()
-    os._exit(IncompleteError.exit_code)
+def check_failures(limit: str, n_rows: int, outcomes: dict[str, int]) -> None:
+    """Raise `IncompleteError` if more rows failed than `execution.max_failures` allows."""
+    n_failed = n_rows - outcomes.get("ok", 0)
+    if limit.endswith("%"):
+        too_many = n_rows >= COUNTED_FROM and n_failed > n_rows * float(limit.removesuffix("%")) / 100
+    else:
+        too_many = n_failed > int(limit)
+    if too_many:
+        reasons = ", ".join(f"{name} {n:,}" for name, n in sorted(outcomes.items()) if name != "ok")
+        raise IncompleteError(
+            f"{n_failed:,} of {n_rows:,} images failed ({reasons}), and execution.max_failures is {limit}.\n"
+            "What is written stays, each failure with its reason in `detail`.  Mend the cause and run the same command "
+            "with --max-failures 100% to finish, then with --retry-failed to take up what failed."
+        )

@@ -57,9 +57,15 @@ class Job:
             },
         }
 
-    def lay_out(self, nodes: Sequence[Node], n_images: int) -> Layout:
+    @property
+    def rate_is_known(self) -> bool:
+        """Whether parts need not be sized by a guess."""
+        return self.spec.output.rows_per_part is not None or last_rate(self.output.store) is not None
+
+    def lay_out(self, nodes: Sequence[Node], n_images: int, *, images_per_s: float | None = None) -> Layout:
         """Divide a cluster among the stages; the same for a run and for its preview.
 
+        `images_per_s` is what this run has been measured to do; without it, what the last one did, or a guess.
         Raises `CapacityError` if the job could not make progress there.
         """
         height, width = self.geometry.size
@@ -76,7 +82,7 @@ class Job:
             nodes,
             workload,
             rows_per_part=self.spec.output.rows_per_part,
-            images_per_s=last_rate(self.output.store),
+            images_per_s=images_per_s or last_rate(self.output.store),
         )
 
 

@@ -28,7 +28,10 @@ class Preview:
     resumes: bool
     """Whether a plan is open; then the source is not listed."""
     n_listed: int
-    n_changed: int
+    n_redone: int
+    """Sources that changed since they were classified, or are worth another try."""
+    n_dropped: int
+    """Sources that are gone, with `update.prune`."""
     n_rows_done: int
     pending: Pending
     layout: Layout | None
@@ -55,13 +58,16 @@ def preview(spec: JobSpec) -> Preview:
     plan = job.output.open_plan()
     if plan is not None:
         ledger = job.output.read_ledger(plan)
-        counted, n_listed, n_changed, n_rows = count_pending(job.output.store, ledger), 0, 0, ledger.n_rows
+        counted, n_rows = count_pending(job.output.store, plan, ledger), ledger.n_rows
+        n_listed, n_redone, n_dropped = 0, plan.n_redone, plan.n_dropped
     else:
-        new = job.output.split_new(list_sources(spec.source, job.objects, excluding=job.output.store.uri))
-        counted = PendingCount()
-        for batch in new:
-            counted.add(batch)
-        n_listed, n_changed, n_rows = new.n_listed, new.n_changed, 0
+        listing = list_sources(spec.source, job.objects, excluding=job.output.store.uri)
+        changes = job.output.compare(listing, spec.update)
+        counted, n_rows = PendingCount(), 0
+        for change in changes:
+            counted.add(change.to_classify)
+        n_listed, n_redone = changes.n_listed, changes.n_changed + changes.n_retried
+        n_dropped = changes.n_dropped
     pending = counted.estimate(job.objects, spec)
     nodes: tuple[Node, ...] = ()
     layout, rate, rate_from = None, 0.0, ""
@@ -69,7 +75,9 @@ def preview(spec: JobSpec) -> Preview:
         nodes = tuple(_nodes(spec.execution))
         layout = job.lay_out(nodes, pending.n_images)
         rate, rate_from = _rate(job, layout, counted.first_sources, sum(node.cpus for node in nodes))
-    return Preview(job, plan is not None, n_listed, n_changed, n_rows, pending, layout, nodes, rate, rate_from)
+    return Preview(
+        job, plan is not None, n_listed, n_redone, n_dropped, n_rows, pending, layout, nodes, rate, rate_from
+    )
 
 
 def _rate(job: Job, layout: Layout, sources: list[Source], cpus: float) -> tuple[float, str]:

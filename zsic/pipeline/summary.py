@@ -31,9 +31,13 @@ class RunSummary:
     n_rows_before: int = 0
     """Rows that earlier attempts had left."""
     n_rows_in_all: int = 0
-    """Rows of the whole output, all increments together."""
-    n_changed: int = 0
-    """Sources that changed since they were classified; their rows are those of the old version."""
+    """Rows of the table."""
+    n_redone: int = 0
+    """Sources of the increment that were there before: changed since, or tried again."""
+    n_dropped: int = 0
+    """Sources whose rows were dropped, because they are gone and `update.prune` was set."""
+    n_superseded: int = 0
+    """Rows of before that the increment replaced or dropped."""
     outcomes: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds by step, and the stages' own seconds summed over workers."""

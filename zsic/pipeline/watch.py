@@ -1,5 +1,6 @@
 """What a run tells those who watch it.  Imports no Ray, so that a view costs nothing before the run."""
 
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -44,3 +45,17 @@ class Watch:
 
     def on_progress(self, progress: Progress) -> None:
         """Hear how far it is, about once a second while images flow; comes from another thread."""
+
+
+class Clock:
+    """Wall seconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Enter the seconds since the last lap under a name."""
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now

@@ -1,41 +1,66 @@
 """One output folder: whose it is, what is planned, what is done, what is published."""
 
+import contextlib
+import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import pyarrow as pa
 
-from zsic.core.errors import MismatchError, SpecError, StoreError
+from zsic.core.errors import IncompleteError, MismatchError, SpecError, StoreError
 from zsic.core.fingerprint import canonical, differences, fingerprint
-from zsic.storage.ledger import DamagedPartError, Ledger, read_ledger
-from zsic.storage.plan import KnownSources, Plan, read_plan, write_plan
-from zsic.storage.snapshot import Snapshot, commit, read_snapshots
+from zsic.core.spec import UpdateSpec
+from zsic.storage.changes import Change, Changes
+from zsic.storage.lease import Clock, Lease, describe_holder, take_lease
+from zsic.storage.ledger import Ledger, read_ledger
+from zsic.storage.part import DamagedPartError, read_part, to_parquet
+from zsic.storage.plan import Plan, PlanDraft, read_plan, require_plan
+from zsic.storage.snapshot import Snapshot, commit, last_snapshot, read_snapshot, settle
 from zsic.storage.store import Store
+from zsic.storage.trial import creates_atomically
 
 JOB = "_zsic/job.json"
 
+_NO_EXTRAS = UpdateSpec()
+
+
+class Listing(Protocol):
+    """A source that can be listed, each time anew."""
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        """The sources there are, with `SOURCE_COLUMNS`."""
+
+    def covers(self, uri: str) -> bool:
+        """After a listing: whether it would have held this source, had it existed."""
+
 
 @dataclass(frozen=True, slots=True)
-class Increment:
-    """The work of one run."""
+class Work:
+    """What one run has to do."""
 
     plan: Plan | None
-    """The open plan; None when the listing held nothing new."""
+    """The open plan; None when the listing asked for nothing."""
     resumed: bool = False
-    n_changed: int = 0
-    """Sources that are known in another version; their old rows stay."""
+    lease: Lease | None = None
+    """Held, when there is a plan; the caller gives signs of life and ends it."""
 
 
 class Output:
     """The commit protocol over one store.
 
-    `check` before anything else; `next_plan` gives the open plan or makes one from a listing; `publish` ends it.
+    `check` before anything else; `begin` gives the open plan or makes one from a listing; `publish` ends it.
+    `clock` and `token`, the name of this run, are arguments so that a simulation can choose them.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, clock: Clock = time, token: str | None = None) -> None:
         self.store = store
+        self._clock = clock
+        self._token = token or uuid.uuid4().hex
 
     def read_job(self) -> dict[str, object] | None:
         """The fields of the job that owns the output; None if nobody does."""
@@ -64,51 +89,132 @@ class Output:
             self.check(fields)
         return ours
 
-    def read_snapshots(self) -> list[Snapshot]:
-        """All that is published, oldest first."""
-        return read_snapshots(self.store)
+    def last_snapshot(self) -> Snapshot | None:
+        """The table as it is published; None if nothing is."""
+        return last_snapshot(self.store)
 
     def open_plan(self) -> Plan | None:
         """The plan that has no snapshot yet."""
-        return read_plan(self.store, len(read_snapshots(self.store)) + 1)
+        snapshot = last_snapshot(self.store)
+        return read_plan(self.store, snapshot.sequence + 1 if snapshot else 1)
 
-    def split_new(self, listing: Iterable[pa.RecordBatch]) -> "NewSources":
-        """The sources of a listing that no earlier plan holds."""
-        plans = [self._plan(snapshot.sequence) for snapshot in read_snapshots(self.store)]
-        return NewSources(KnownSources(self.store, plans), listing)
+    def compare(self, listing: Listing, update: UpdateSpec = _NO_EXTRAS) -> Changes:
+        """Hold a listing against what is known; lists as it is iterated."""
+        snapshot = last_snapshot(self.store)
+        plans = [require_plan(self.store, n + 1) for n in range(snapshot.sequence if snapshot else 0)]
+        return Changes(
+            self.store,
+            plans,
+            snapshot,
+            listing,
+            retry_failed=update.retry_failed,
+            covers=listing.covers if update.prune else None,
+        )
 
-    def next_plan(
-        self, listing: Iterable[pa.RecordBatch], fields: Mapping[str, object], source: Mapping[str, object]
-    ) -> Increment:
-        """The open plan, else a new one for what is new in the listing of `source`.
+    def begin(
+        self,
+        listing: Listing,
+        fields: Mapping[str, object],
+        source: Mapping[str, object],
+        update: UpdateSpec = _NO_EXTRAS,
+        *,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> Work:
+        """Take the open plan up, else make one of what the listing of `source` asks for.
 
-        The listing is touched only when no plan is open; the output is claimed when something new is met.  Raises
-        `SpecError` if the open plan is one of another source, and `MismatchError` as `claim` does.
+        The listing is touched only when no plan is open; the output is claimed, and the lease taken, when there is
+        something to do.  An interrupted clean-up is finished first.  Raises `SpecError` if the open plan is one of
+        another source, `MismatchError` as `claim` does, and `IncompleteError` while another run is at work.
         """
-        snapshots = read_snapshots(self.store)
-        sequence = len(snapshots) + 1
-        plan = read_plan(self.store, sequence)
-        if plan is not None:
-            self.claim(fields)
-            if canonical(plan.source) != canonical(source):
-                told = "; ".join(differences(source, plan.source, "source."))
-                raise SpecError(
-                    f"an earlier run into {self.store.uri} is not finished, and it had another source: {told}. "
-                    "Finish it with the command that began it; then run this one"
-                )
-            return Increment(plan, resumed=True)
-        first = 0
-        if snapshots:
-            last = self._plan(snapshots[-1].sequence)
-            first = last.first_ordinal + last.n_sources
-        new = self.split_new(listing)
-        batches = iter(new)
-        head = next(batches, None)
-        if head is None:
-            return Increment(None, n_changed=new.n_changed)
+        settle(self.store)
+        before, changes = last_snapshot(self.store), None
+        if self.open_plan() is None:
+            try:
+                changes = iter(self.compare(listing, update))
+                head = next(changes, None)
+            except StoreError as error:
+                if last_snapshot(self.store) == before:
+                    raise
+                raise IncompleteError(
+                    f"another run published into {self.store.uri} while this one compared; run this command again"
+                ) from error
+            if head is None:
+                return Work(None)
+            changes = itertools.chain([head], changes)
+        lease = self._enter(fields, tell)
+        with self._giving_back(lease):
+            # Another run may have planned or published something while this one was listing.
+            if (plan := self.open_plan()) is not None:
+                self._check_source(plan, source)
+                return Work(plan, resumed=True, lease=lease)
+            if changes is None or last_snapshot(self.store) != before:
+                settle(self.store)
+                changes = iter(self.compare(listing, update))
+            plan = self._make_plan(changes, source)
+            if plan is None:
+                lease.end()
+                return Work(None)
+            return Work(plan, lease=lease)
+
+    def _enter(self, fields: Mapping[str, object], tell: Callable[[str], None]) -> Lease:
+        atomic = creates_atomically(self.store, self._token)
         self.claim(fields)
-        plan = write_plan(self.store, sequence, first, itertools.chain([head], batches), source)
-        return Increment(plan, n_changed=new.n_changed)
+        return take_lease(self.store, describe_holder(self._token), atomic=atomic, clock=self._clock, tell=tell)
+
+    @contextlib.contextmanager
+    def _giving_back(self, lease: Lease) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            lease.end()
+            raise
+
+    def _make_plan(self, changes: Iterable[Change], source: Mapping[str, object]) -> Plan | None:
+        snapshot = last_snapshot(self.store)
+        first, sequence = 0, 1
+        if snapshot is not None:
+            first = require_plan(self.store, snapshot.sequence).next_ordinal
+            sequence = snapshot.sequence + 1
+        draft = PlanDraft(self.store, sequence, first)
+        for change in changes:
+            change.enter(draft)
+        plan = draft.close(source)
+        if plan is not None:
+            self._check_source(plan, source)
+        return plan
+
+    def _check_source(self, plan: Plan, source: Mapping[str, object]) -> None:
+        if canonical(plan.source) != canonical(source):
+            told = "; ".join(differences(source, plan.source, "source."))
+            raise SpecError(
+                f"an earlier run into {self.store.uri} is not finished, and it had another source: {told}. "
+                "Finish it with the command that began it; then run this one"
+            )
+
+    def write_part(self, plan: Plan, table: pa.Table, metadata: Mapping[str, object], task: str) -> str:
+        """Put rows of a plan as one part, under a name that a second attempt of `task` reuses.  Returns the name."""
+        table = table.sort_by("id")
+        data = to_parquet(table, metadata)
+        name = f"{plan.tag}{task}.parquet"
+        if not self.store.create(plan.place(name), data) and not self._holds(plan.place(name), table):
+            # The first attempt was given other rows; both parts stay, and the ledger tells what is there.
+            name = f"{plan.tag}{task}-{hashlib.sha256(data).hexdigest()[:8]}.parquet"
+            self.store.create(plan.place(name), data)
+        if read_snapshot(self.store, plan.sequence) is not None:
+            self._take_back(plan, name)
+        return name
+
+    def _holds(self, place: str, table: pa.Table) -> bool:
+        """Whether a part has just these rows."""
+        with contextlib.suppress(FileNotFoundError):
+            return bool(read_part(self.store, place, 0).ids_N.tolist() == table["id"].to_pylist())
+        return False
+
+    def _take_back(self, plan: Plan, name: str) -> None:
+        """Delete a part that came too late: its plan was published without it."""
+        snapshot = last_snapshot(self.store)
+        if snapshot is not None and all(part.name != name for part in snapshot.parts):
+            self.store.delete(plan.place(name))
 
     def read_ledger(self, plan: Plan) -> Ledger:
         """What exists of an open plan."""
@@ -119,30 +225,26 @@ class Output:
                 f"output: {error}; it is not published yet: delete it and run again, and its images are classified anew"
             ) from error
 
-    def publish(self, plan: Plan, fingerprint: str) -> Snapshot:
-        """Recount a plan from its parts and create its snapshot."""
-        return commit(self.store, self.read_ledger(plan), fingerprint)
+    def publish(self, plan: Plan, fingerprint: str, ledger: Ledger | None = None) -> Snapshot:
+        """Recount a plan from its parts, create its snapshot, and clean up.
 
-    def _plan(self, sequence: int) -> Plan:
-        plan = read_plan(self.store, sequence)
-        if plan is None:
-            raise StoreError(f"output: {self.store.uri} has lost the plan {sequence}; it cannot be continued")
-        return plan
+        A plan that another run has published meanwhile is published.
+        """
+        snapshot = self.published(plan)
+        if snapshot is None:
+            try:
+                snapshot = commit(self.store, plan, ledger or self.read_ledger(plan), fingerprint)
+            except (FileNotFoundError, IncompleteError, StoreError) as error:
+                # Whoever published it may have cleaned up what was being counted here.
+                snapshot = self.published(plan)
+                if snapshot is None and isinstance(error, FileNotFoundError):
+                    raise StoreError(f"output: {self.store.uri}/{error} has gone while it was counted") from error
+                if snapshot is None:
+                    raise
+        settle(self.store)
+        return snapshot
 
-
-class NewSources:
-    """Iterates over the batches of new sources; counts the others on the way."""
-
-    def __init__(self, known: KnownSources, listing: Iterable[pa.RecordBatch]) -> None:
-        self._known = known
-        self._listing = listing
-        self.n_listed = 0
-        self.n_changed = 0
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        for batch in self._listing:
-            self.n_listed += batch.num_rows
-            new, n_changed = self._known.split(batch)
-            self.n_changed += n_changed
-            if new.num_rows:
-                yield new
+    def published(self, plan: Plan) -> Snapshot | None:
+        """The snapshot of a plan, if it has one already."""
+        snapshot = read_snapshot(self.store, plan.sequence)
+        return snapshot if snapshot is not None and snapshot.plan_digest == plan.digest else None

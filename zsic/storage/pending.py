@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from zsic.core.spec import JobSpec
 from zsic.storage.ledger import Ledger
 from zsic.storage.objects import Objects
-from zsic.storage.plan import read_piece
+from zsic.storage.plan import SOURCE_COLUMNS, Plan, read_piece
 from zsic.storage.sample import Sample, Source
 from zsic.storage.samples import read_samples
 from zsic.storage.store import Store
@@ -70,13 +70,13 @@ class PendingCount:
         )
 
 
-def count_pending(store: Store, ledger: Ledger) -> PendingCount:
+def count_pending(store: Store, plan: Plan, ledger: Ledger) -> PendingCount:
     """Count what the ledger of a plan leaves to do; streams over the plan's pieces."""
     counted = PendingCount()
     position = 0
-    for piece in ledger.plan.pieces:
+    for piece in plan.pieces:
         at = [each - position for each, *_ in ledger.pending(position, position + piece.n_sources)]
-        counted.add(read_piece(store, piece).drop_columns(["ordinal"]).take(at))
+        counted.add(read_piece(store, piece, [field.name for field in SOURCE_COLUMNS]).take(at))
         position += piece.n_sources
     return counted
 

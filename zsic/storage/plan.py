@@ -1,25 +1,28 @@
 """Which sources one increment must classify: an immutable list, made once, resumed until its snapshot exists.
 
     OUT/_zsic/plan/00000001.json              the plan: its pieces, digests and totals
-    OUT/_zsic/plan/piece-<digest>.parquet     at most `PIECE_ROWS` sources each, in order of ordinal
+    OUT/_zsic/plan/piece-<digest>.parquet     at most `PIECE_ROWS` sources each
 
-The ordinal of a source is its position over all plans of an output; `id = ordinal << 24 | index`.
+A source gets the next free ordinal when it is first planned, and keeps it: `id = ordinal << 24 | index`.  A later
+plan may take it up again (it changed, or some of it failed), or drop it (it is gone and `prune` was asked for);
+what that makes obsolete is superseded when the plan's snapshot is published, and not before.
 """
 
+import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from zsic.core.errors import StoreError
 from zsic.core.fingerprint import canonical
+from zsic.storage.part import STAGED
 from zsic.storage.store import Store
 
 FOLDER = "_zsic/plan"
@@ -36,7 +39,15 @@ SOURCE_COLUMNS = (
     pa.field("mtime_ns", pa.int64()),
     pa.field("columns", pa.string()),
 )
-PLAN_SCHEMA = pa.schema([pa.field("ordinal", pa.int64(), nullable=False), *SOURCE_COLUMNS])
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("ordinal", pa.int64(), nullable=False),
+        *SOURCE_COLUMNS,
+        pa.field("attempt", pa.int8(), nullable=False),  # times that this version was taken up again by itself
+        pa.field("kept", pa.list_(pa.int32())),  # ends of the ranges of rows that stay, when only the rest is redone
+        pa.field("total", pa.int32()),  # rows of the source, where that is known from before
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,6 @@ class Piece:
     """One Parquet object of a plan."""
 
     name: str
-    first_ordinal: int
     n_sources: int
 
 
@@ -53,22 +63,66 @@ class Plan:
     """The sources of one increment.  `digest` identifies the plan in the names of its parts."""
 
     sequence: int
-    pieces: tuple[Piece, ...]
-    n_sources: int
+    redone: tuple[Piece, ...]
+    """Sources that earlier plans hold and that are classified again, under the ordinals they have."""
+    added: tuple[Piece, ...]
+    """Sources that are new, in order of ordinal, without gaps from `first_added` on."""
+    dropped: tuple[Piece, ...]
+    """Sources whose rows are to go."""
+    first_added: int
     n_bytes: int
     source: Mapping[str, object]
     """The `source` of the spec that was listed."""
     digest: str
 
     @property
-    def first_ordinal(self) -> int:
-        """The ordinal of the plan's first source."""
-        return self.pieces[0].first_ordinal
+    def pieces(self) -> tuple[Piece, ...]:
+        """All that is to be classified; the position of a source counts over them."""
+        return (*self.redone, *self.added)
+
+    @property
+    def n_added(self) -> int:
+        """Sources that no earlier plan holds."""
+        return sum(piece.n_sources for piece in self.added)
+
+    @property
+    def n_redone(self) -> int:
+        """Sources that are classified again."""
+        return sum(piece.n_sources for piece in self.redone)
+
+    @property
+    def n_dropped(self) -> int:
+        """Sources whose rows are to go."""
+        return sum(piece.n_sources for piece in self.dropped)
+
+    @property
+    def n_sources(self) -> int:
+        """Sources to classify."""
+        return self.n_redone + self.n_added
+
+    @property
+    def next_ordinal(self) -> int:
+        """The first ordinal that no plan has used yet."""
+        return self.first_added + self.n_added
+
+    @property
+    def supersedes(self) -> bool:
+        """Whether rows that are published now will go."""
+        return bool(self.redone or self.dropped)
 
     @property
     def tag(self) -> str:
         """The start of every part name of this plan."""
         return f"part-{self.sequence:05d}-{self.digest[:8]}-"
+
+    @property
+    def folder(self) -> str:
+        """Where its parts are written: out of readers' sight if they replace rows that are still published."""
+        return STAGED if self.supersedes else ""
+
+    def place(self, name: str) -> str:
+        """Where the part `name` is written."""
+        return f"{self.folder}/{name}".lstrip("/")
 
 
 def plan_name(sequence: int) -> str:
@@ -76,47 +130,103 @@ def plan_name(sequence: int) -> str:
     return f"{FOLDER}/{sequence:08d}.json"
 
 
-def write_plan(
-    store: Store,
-    sequence: int,
-    first_ordinal: int,
-    batches: Iterable[pa.RecordBatch],
-    source: Mapping[str, object],
-) -> Plan | None:
-    """Write the listing of `source` as the plan `sequence`; None if it is empty.
+class PlanDraft:
+    """A plan while it is made.  Streams: holds one piece of each kind."""
 
-    Streams: holds one piece.  Whoever creates the plan first wins, and everybody gets the winner's.
-    """
-    pieces: list[Piece] = []
-    n_bytes = 0
-    for table in _pieces(batches):
-        ordinal = first_ordinal + sum(piece.n_sources for piece in pieces)
-        ordinals = pa.array(np.arange(ordinal, ordinal + table.num_rows), pa.int64())
-        columns = [ordinals, *(table[field.name] for field in SOURCE_COLUMNS)]
-        buffer = io.BytesIO()
-        pq.write_table(
-            pa.table(columns, schema=PLAN_SCHEMA),
-            buffer,
-            row_group_size=GROUP_ROWS,
-            compression="zstd",
+    def __init__(self, store: Store, sequence: int, first_added: int) -> None:
+        self._store = store
+        self._sequence = sequence
+        self._first_added = first_added
+        self._added = _Pieces(store)
+        self._redone = _Pieces(store)
+        self._dropped = _Pieces(store)
+        self._n_bytes = 0
+
+    def add(self, sources: pa.RecordBatch) -> None:
+        """Plan sources that are new, given with `SOURCE_COLUMNS`."""
+        n = sources.num_rows
+        first = self._first_added + self._added.n_rows
+        self._enter(
+            self._added,
+            pa.table(
+                [
+                    pa.array(range(first, first + n), pa.int64()),
+                    *(sources.column(field.name) for field in SOURCE_COLUMNS),
+                    pa.array([0] * n, pa.int8()),
+                    pa.nulls(n, PLAN_SCHEMA.field("kept").type),
+                    pa.nulls(n, pa.int32()),
+                ],
+                schema=PLAN_SCHEMA,
+            ),
         )
+
+    def redo(self, sources: pa.Table) -> None:
+        """Plan sources, given with `PLAN_SCHEMA`, that earlier plans hold."""
+        self._enter(self._redone, sources)
+
+    def drop(self, sources: pa.Table) -> None:
+        """Plan that the rows of these sources go."""
+        self._dropped.add(sources)
+
+    def _enter(self, pieces: "_Pieces", sources: pa.Table) -> None:
+        pieces.add(sources)
+        self._n_bytes += pc.sum(sources["size"]).as_py() or 0
+
+    def close(self, source: Mapping[str, object]) -> Plan | None:
+        """Create the plan; None if nothing is to be done.
+
+        Whoever creates it first wins, and everybody gets the winner's.
+        """
+        pieces = {"redone": self._redone.close(), "added": self._added.close(), "dropped": self._dropped.close()}
+        if not any(pieces.values()):
+            return None
+        body = {
+            "sequence": self._sequence,
+            **{name: [asdict(piece) for piece in each] for name, each in pieces.items()},
+            "first_added": self._first_added,
+            "n_bytes": self._n_bytes,
+            "source": source,
+        }
+        self._store.create(plan_name(self._sequence), canonical(body))
+        return read_plan(self._store, self._sequence)
+
+
+class _Pieces:
+    """Pieces of one kind while they are filled."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._pieces: list[Piece] = []
+        self._held: list[pa.Table] = []
+        self._n_held = 0
+
+    @property
+    def n_rows(self) -> int:
+        return sum(piece.n_sources for piece in self._pieces) + self._n_held
+
+    def add(self, sources: pa.Table) -> None:
+        while sources.num_rows:
+            taken = sources.slice(0, PIECE_ROWS - self._n_held)
+            self._held.append(taken)
+            self._n_held += taken.num_rows
+            sources = sources.slice(taken.num_rows)
+            if self._n_held == PIECE_ROWS:
+                self._write()
+
+    def close(self) -> list[Piece]:
+        if self._held:
+            self._write()
+        return self._pieces
+
+    def _write(self) -> None:
+        buffer = io.BytesIO()
+        pq.write_table(pa.concat_tables(self._held), buffer, row_group_size=GROUP_ROWS, compression="zstd")
         data = buffer.getvalue()
         name = f"{FOLDER}/piece-{hashlib.sha256(data).hexdigest()[:24]}.parquet"
-        if not store.create(name, data):
-            raise StoreError(f"output: {store.uri}/{name} is damaged; delete it and run again")
-        pieces.append(Piece(name, ordinal, table.num_rows))
-        n_bytes += pc.sum(table["size"]).as_py() or 0
-    if not pieces:
-        return None
-    body = {
-        "sequence": sequence,
-        "pieces": [asdict(piece) for piece in pieces],
-        "n_sources": sum(piece.n_sources for piece in pieces),
-        "n_bytes": n_bytes,
-        "source": source,
-    }
-    store.create(plan_name(sequence), canonical(body))
-    return read_plan(store, sequence)
+        if not self._store.create(name, data):
+            raise StoreError(f"output: {self._store.uri}/{name} is damaged; delete it and run again")
+        self._pieces.append(Piece(name, self._n_held))
+        self._held, self._n_held = [], 0
 
 
 def read_plan(store: Store, sequence: int) -> Plan | None:
@@ -125,98 +235,46 @@ def read_plan(store: Store, sequence: int) -> Plan | None:
     if data is None:
         return None
     body = json.loads(data)
+    redone, added, dropped = (tuple(Piece(**piece) for piece in body[name]) for name in ("redone", "added", "dropped"))
     return Plan(
         sequence=body["sequence"],
-        pieces=tuple(Piece(**piece) for piece in body["pieces"]),
-        n_sources=body["n_sources"],
+        redone=redone,
+        added=added,
+        dropped=dropped,
+        first_added=body["first_added"],
         n_bytes=body["n_bytes"],
         source=body["source"],
         digest=hashlib.sha256(data).hexdigest(),
     )
 
 
+def require_plan(store: Store, sequence: int) -> Plan:
+    """Read a plan that must be there."""
+    plan = read_plan(store, sequence)
+    if plan is None:
+        raise StoreError(f"output: {store.uri} has lost the plan {sequence}; it cannot be continued")
+    return plan
+
+
 def read_piece(store: Store, piece: Piece, columns: list[str] | None = None) -> pa.Table:
     """Read the sources of one piece, or some of their columns."""
-    with store.open(piece.name) as file:
-        return pq.ParquetFile(file, pre_buffer=True).read(columns)
+    with _open(store, piece.name) as file:
+        return pq.ParquetFile(file, pre_buffer=True).read(columns, use_threads=False)
 
 
 def read_sources(store: Store, name: str, start: int, stop: int) -> pa.Table:
     """Read the sources at the positions [start, stop) of a piece, touching only their row groups."""
     first, last = start // GROUP_ROWS, (stop - 1) // GROUP_ROWS
-    with store.open(name) as file:
-        groups = pq.ParquetFile(file, pre_buffer=True).read_row_groups(list(range(first, last + 1)))
+    with _open(store, name) as file:
+        groups = pq.ParquetFile(file, pre_buffer=True).read_row_groups(list(range(first, last + 1)), use_threads=False)
     return groups.slice(start - first * GROUP_ROWS, stop - start)
 
 
-def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Regroup batches into tables of `PIECE_ROWS`, the last one shorter."""
-    held: list[pa.RecordBatch] = []
-    n_held = 0
-    for batch in batches:
-        while batch.num_rows:
-            taken = batch.slice(0, PIECE_ROWS - n_held)
-            held.append(taken)
-            n_held += taken.num_rows
-            batch = batch.slice(taken.num_rows)
-            if n_held == PIECE_ROWS:
-                yield pa.Table.from_batches(held)
-                held, n_held = [], 0
-    if held:
-        yield pa.Table.from_batches(held)
-
-
-class KnownSources:
-    """The sources of earlier plans: 24 bytes each in memory, whatever their names.
-
-    Answers for each listed source whether it is new, known, or known in another version.
-    """
-
-    def __init__(self, store: Store, plans: Iterable[Plan]) -> None:
-        uris_N2: list[npt.NDArray[np.uint64]] = []
-        versions_N: list[npt.NDArray[np.uint64]] = []
-        for plan in plans:
-            for piece in plan.pieces:
-                table = read_piece(store, piece, ["uri", "size", "etag", "mtime_ns"])
-                uris_N2.append(_hash_uris(table))
-                versions_N.append(_hash_versions(table))
-        uris = np.concatenate(uris_N2) if uris_N2 else np.empty((0, 2), np.uint64)
-        versions = np.concatenate(versions_N) if versions_N else np.empty(0, np.uint64)
-        # A later plan's version of a source comes last among equals, and is the one that counts.
-        order = np.lexsort((np.arange(len(uris)), uris[:, 1], uris[:, 0]))
-        self._uris_N2, self._versions_N = uris[order], versions[order]
-
-    def split(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
-        """The new sources of a batch, and how many are known in another version."""
-        if not len(self._uris_N2) or not batch.num_rows:
-            return batch, 0
-        uris_B2 = _hash_uris(batch)
-        position = np.searchsorted(self._uris_N2[:, 0], uris_B2[:, 0], side="right") - 1
-        # Two URLs that agree in the first 64 bits of their hashes are not expected in this universe's lifetime
-        # of data lakes, yet losing an image to it would be silent: the second 64 bits are compared as well.
-        held = np.maximum(position, 0)
-        known = (position >= 0) & (self._uris_N2[held] == uris_B2).all(axis=1)
-        changed = known & (self._versions_N[held] != _hash_versions(batch))
-        return batch.filter(pa.array(~known)), int(changed.sum())
-
-
-def _hash_uris(table: pa.Table | pa.RecordBatch) -> npt.NDArray[np.uint64]:
-    digests = b"".join(
-        hashlib.blake2b(uri.encode(), digest_size=16).digest() for uri in table.column("uri").to_pylist()
-    )
-    return np.frombuffer(digests, np.uint64).reshape(-1, 2)
-
-
-def _hash_versions(table: pa.Table | pa.RecordBatch) -> npt.NDArray[np.uint64]:
-    """The etag decides; where the store has none, size and modification time do."""
-    rows = zip(
-        table.column("etag").to_pylist(),
-        table.column("size").to_pylist(),
-        table.column("mtime_ns").to_pylist(),
-        strict=True,
-    )
-    digests = b"".join(
-        hashlib.blake2b((etag if etag is not None else f"{size}/{mtime_ns}").encode(), digest_size=8).digest()
-        for etag, size, mtime_ns in rows
-    )
-    return np.frombuffer(digests, np.uint64)
+@contextlib.contextmanager
+def _open(store: Store, name: str) -> Iterator[BinaryIO]:
+    """Open a piece.  Raises `StoreError` where it is gone or damaged: without it the output cannot be continued."""
+    try:
+        with store.open(name) as file:
+            yield file
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"output: {store.uri}/{name}, a piece of a plan, cannot be read: {error}") from error

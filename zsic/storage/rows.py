@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 from zsic.core.outcome import Failure, Outcome
@@ -9,7 +10,7 @@ from zsic.core.schema import INDEX_BITS
 from zsic.core.spec import JobSpec
 from zsic.storage.ledger import Runs
 from zsic.storage.objects import Objects
-from zsic.storage.plan import read_sources
+from zsic.storage.plan import SOURCE_COLUMNS, read_sources
 from zsic.storage.sample import End, Sample, Source
 from zsic.storage.samples import read_samples
 from zsic.storage.slices import Slice
@@ -38,8 +39,9 @@ class RawRow:
 
 def read_rows(store: Store, objects: Objects, spec: JobSpec, piece: Slice) -> Iterator[RawRow]:
     """Read the rows of a slice in order of id, those left out that it says to skip."""
-    rows = read_sources(store, piece.piece, piece.start, piece.stop).to_pylist()
-    sources = [(row.pop("ordinal"), Source(**row)) for row in rows]
+    table = read_sources(store, piece.piece, piece.start, piece.stop)
+    rows = table.select([field.name for field in SOURCE_COLUMNS]).to_pylist()
+    sources = [(ordinal, Source(**row)) for ordinal, row in zip(table["ordinal"].to_pylist(), rows, strict=True)]
     return read_sources_rows(sources, objects, spec, piece.skip, piece.total)
 
 
@@ -55,8 +57,8 @@ def read_sources_rows(
         yield from _read_loose(sources, objects, spec)
         return
     for ordinal, source in sources:
-        samples = read_samples(source, objects, spec, skip=lambda index: _within(index, skip))
-        yield from _number(ordinal, source, _complete(samples, skip, total))
+        samples = read_samples(source, objects, spec, skip=partial(_is_left_out, skip, reread(skip, total)))
+        yield from make_rows(ordinal, source, samples, skip, total)
 
 
 def _read_loose(sources: list[tuple[int, Source]], objects: Objects, spec: JobSpec) -> Iterator[RawRow]:
@@ -66,8 +68,26 @@ def _read_loose(sources: list[tuple[int, Source]], objects: Objects, spec: JobSp
         yield RawRow(ordinal << INDEX_BITS, source.uri, None, data, failure, source.columns, source_total=1)
 
 
-def _number(ordinal: int, source: Source, samples: Iterator[Sample | End]) -> Iterator[RawRow]:
-    """Make rows of samples.  Each waits for the next, for only the end tells which is the last."""
+def make_rows(
+    ordinal: int, source: Source, samples: Iterator[Sample | End], skip: Runs = (), total: int | None = None
+) -> Iterator[RawRow]:
+    """Make rows of one reading of a source; `skip` and `total` are what earlier readings left of it."""
+    return _number(ordinal, source, _complete(samples, skip, total), reread(skip, total))
+
+
+def reread(skip: Runs, total: int | None) -> int | None:
+    """The index of a row that is read although it exists: the last one, where nobody has met the end behind it.
+
+    Only a row can tell how many there are, and it may be the last of all.
+    """
+    return skip[-1][1] - 1 if skip and total is None else None
+
+
+def _number(ordinal: int, source: Source, samples: Iterator[Sample | End], again: int | None) -> Iterator[RawRow]:
+    """Make rows of samples.  Each waits for the next, for only the end tells which is the last.
+
+    The row `again` exists already, and is given only if it is the last.
+    """
     waiting: RawRow | None = None
     for sample in samples:
         match sample:
@@ -77,7 +97,7 @@ def _number(ordinal: int, source: Source, samples: Iterator[Sample | End]) -> It
                     yield replace(waiting, data=None, failure=full, source_total=MAX_INDEX + 1)
                 return
             case Sample():
-                if waiting is not None:
+                if waiting is not None and waiting.id & MAX_INDEX != again:
                     yield waiting
                 waiting = RawRow(
                     (ordinal << INDEX_BITS) | sample.index,
@@ -89,8 +109,11 @@ def _number(ordinal: int, source: Source, samples: Iterator[Sample | End]) -> It
                 )
             case End(total=total):
                 if waiting is not None:
-                    is_last = waiting.id & MAX_INDEX == total - 1
-                    yield replace(waiting, source_total=total) if is_last else waiting
+                    index = waiting.id & MAX_INDEX
+                    if index == total - 1:
+                        yield replace(waiting, source_total=total)
+                    elif index != again:
+                        yield waiting
 
 
 def _complete(samples: Iterator[Sample | End], skip: Runs, known_total: int | None) -> Iterator[Sample | End]:
@@ -109,12 +132,17 @@ def _complete(samples: Iterator[Sample | End], skip: Runs, known_total: int | No
             case Sample():
                 yield sample
             case End(total=found, failure=failure):
-                total = known_total or (found if found > n_before else n_before + 1)
+                went_on = found > n_before or (found == n_before and failure is None)
+                total = known_total or (found if went_on else n_before + 1)
                 reason = failure or Failure(Outcome.BAD_SHARD, "fewer images than an earlier attempt found")
                 for index in range(found, total):
                     if not _within(index, skip):
                         yield Sample(index, None, None, reason)
                 yield End(total)
+
+
+def _is_left_out(skip: Runs, again: int | None, index: int) -> bool:
+    return index != again and _within(index, skip)
 
 
 def _within(index: int, runs: Runs) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pyarrow.compute as pc
 
 from zsic.storage.ledger import Ledger, Runs
-from zsic.storage.plan import read_piece
+from zsic.storage.plan import Plan, read_piece
 from zsic.storage.store import Store
 
 MAX_SLICES = 100_000
@@ -28,7 +28,7 @@ class Slice:
     total: int | None = None
 
 
-def cut(store: Store, ledger: Ledger, *, images_per_slice: int) -> list[Slice]:
+def cut(store: Store, plan: Plan, ledger: Ledger, *, images_per_slice: int) -> list[Slice]:
     """Cut what is pending into slices, in order of the plan.
 
     A shard or Parquet file is a slice of its own, and of loose images up to `images_per_slice` neighbours form one;
@@ -36,9 +36,9 @@ def cut(store: Store, ledger: Ledger, *, images_per_slice: int) -> list[Slice]:
     """
     slices: list[Slice] = []
     n_shards = -(-ledger.n_shards // MAX_SLICES)
-    n_images = max(images_per_slice, -(-(ledger.plan.n_sources - ledger.n_shards) // MAX_SLICES))
+    n_images = max(images_per_slice, -(-(ledger.n_sources - ledger.n_shards) // MAX_SLICES))
     position = 0
-    for piece in ledger.plan.pieces:
+    for piece in plan.pieces:
         loose = pc.equal(read_piece(store, piece, ["kind"])["kind"], "image").to_pylist()
         pending = ledger.pending(position, position + piece.n_sources)
         slices += _join(piece.name, position, pending, loose, n_images, n_shards)

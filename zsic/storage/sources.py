@@ -56,43 +56,56 @@ class _Cover:
     holds: Callable[[str], bool]
 
 
-def list_sources(spec: SourceSpec, objects: Objects, *, excluding: str | None = None) -> Iterator[pa.RecordBatch]:
-    """List all sources in batches of at most 10,000 rows of `SOURCE_SCHEMA`; holds one batch and one page.
+def list_sources(spec: SourceSpec, objects: Objects, *, excluding: str | None = None) -> "Listing":
+    """List all sources; the listing happens as its result is iterated, each time anew."""
+    return Listing(spec, objects, excluding=excluding)
+
+
+class Listing:
+    """All sources that a spec stands for, in batches of at most 10,000 rows of `SOURCE_SCHEMA`.
 
     Each spelling of `source.uris` is, in this order: an object or folder of exactly that name; braces to
     expand; a glob (of objects, not of folders); in an object store, how keys begin.  What an earlier spelling
     covers is left out; rows of manifests are never compared.  What lies below the folder or prefix `excluding`, the
-    job's own output, is no source of it.  Raises `SourceError` for a spelling that
-    matches nothing and `SpecError` for columns that are not there.
+    job's own output, is no source of it.  Iterating holds one batch and one page; it raises `SourceError` for a
+    spelling that matches nothing and `SpecError` for columns that are not there.
     """
-    rows: list[Source] = []
-    for source in _Listing(spec, objects, excluding).read():
-        rows.append(source)
-        if len(rows) == BATCH_ROWS:
-            yield _to_batch(rows)
-            rows = []
-    if rows:
-        yield _to_batch(rows)
 
-
-def _to_batch(rows: list[Source]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pydict(
-        {name: [getattr(row, name) for row in rows] for name in SOURCE_SCHEMA.names}, SOURCE_SCHEMA
-    )
-
-
-class _Listing:
-    """One reading of all spellings, in order."""
-
-    def __init__(self, spec: SourceSpec, objects: Objects, excluding: str | None) -> None:
+    def __init__(self, spec: SourceSpec, objects: Objects, *, excluding: str | None = None) -> None:
         self._spec = spec
         self._objects = objects
         self._excluded = None if excluding is None else _canonical(excluding).rstrip("/") + "/"
         self._covers: list[_Cover] = []
         self._named: set[str] = set()
         self._parquet: str | None = None
+        self._manifest: str | None = None
 
-    def read(self) -> Iterator[Source]:
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        self._covers, self._named, self._manifest = [], set(), None
+        rows: list[Source] = []
+        for source in self._read():
+            rows.append(source)
+            if len(rows) == BATCH_ROWS:
+                yield _to_batch(rows)
+                rows = []
+        if rows:
+            yield _to_batch(rows)
+
+    def covers(self, uri: str) -> bool:
+        """Whether the listing, which has been read to its end, would have held this source, had it existed.
+
+        Raises `SpecError` where a manifest was read: what it no longer names may well exist.
+        """
+        if self._manifest is not None:
+            raise SpecError(
+                f"update.prune: {self._manifest} is a manifest, and what it no longer names need not be gone; "
+                "prune with the folders, prefixes or globs themselves"
+            )
+        if self._excluded is not None and uri.startswith(self._excluded):
+            return False
+        return uri in self._named or any(cover.holds(uri) for cover in self._covers)
+
+    def _read(self) -> Iterator[Source]:
         for spelled in dict.fromkeys(self._spec.uris):
             n_found = n_sources = 0
             self._parquet = None
@@ -222,6 +235,7 @@ class _Listing:
             kind = "manifest"
         match kind:
             case "manifest":
+                self._manifest = info.uri
                 yield from self._manifest_sources(info)
             case "image" | "tar" | "parquet":
                 yield _source(info, kind)
@@ -263,6 +277,12 @@ class _Listing:
             f"{info.uri} has neither a column of image bytes (source.image_column) nor one of URLs "
             f"(source.uri_column is {self._spec.uri_column!r}); it has {', '.join(map(repr, schema.names))}"
         )
+
+
+def _to_batch(rows: list[Source]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict(
+        {name: [getattr(row, name) for row in rows] for name in SOURCE_SCHEMA.names}, SOURCE_SCHEMA
+    )
 
 
 def _source(info: ObjectInfo, kind: Kind, columns: str | None = None) -> Source:

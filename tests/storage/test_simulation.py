@@ -1,0 +1,19 @@
+"""Histories of several drivers and workers, each decided by a seed; a seed that ever failed stays here for good."""
+
+import os
+
+import pytest
+from simulation import play_history
+
+N_HISTORIES = int(os.environ.get("ZSIC_TEST_HISTORIES", "300"))
+FIRST_SEED = int(os.environ.get("ZSIC_TEST_FIRST_SEED", "1"))
+
+
+def test_histories() -> None:
+    n_published = sum(play_history(seed).n_published for seed in range(FIRST_SEED, FIRST_SEED + N_HISTORIES))
+    assert n_published > N_HISTORIES  # else they would show nothing
+
+
+@pytest.mark.parametrize("seed", [53, 67, 1214, 1239, 1541])
+def test_histories_that_failed_once(seed: int) -> None:
+    assert play_history(seed).n_published

@@ -11,7 +11,6 @@ and the round's number (`--round N` plays one again); when it strikes depends on
 import argparse
 import contextlib
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -120,8 +119,6 @@ class Result:
     n_late: int = 0
     n_snapshots: int = 0
     n_polls: int = 0
-    n_mended: int = 0
-    """Times that somebody had to delete doubled parts by hand."""
     seconds: float = 0.0
     cpu_s: float = 0.0
     runs: list[Run] = field(default_factory=list)
@@ -209,7 +206,7 @@ class Round:
             if code == 0 and "Nothing to do" in self._job.said("stdout"):
                 break
             if code == 3:
-                if not self._mend() and self._reader.n_rows <= before:
+                if self._reader.n_rows <= before:
                     raise ViolationError(f"a run that was left alone got nowhere: {self._said('stderr')[-500:]}")
             elif code != 0:
                 raise ViolationError(f"a run that was left alone ended with {code}: {self._said('stderr')[-500:]}")
@@ -288,16 +285,6 @@ class Round:
     def _see_that_it_moves(self, seconds: float, cpu_s: float) -> None:
         if seconds > 2 * HUNG_S or (seconds > HUNG_S and cpu_s < IDLE_CORES * seconds):
             raise ViolationError(f"no row for {seconds:.0f} s, {cpu_s:.0f} CPU seconds used: it hangs")
-
-    def _mend(self) -> bool:
-        """Do what the message about doubled rows says: delete the parts that it names."""
-        found = re.search(r"exist twice.*delete (.*?) and run again", self._job.said(), re.DOTALL)
-        if not found:
-            return False
-        self._result.n_mended += 1
-        for name in re.findall(r"\S+\.parquet", found[1]):
-            (self.out / name).unlink()
-        return True
 
     # Blows.
 
@@ -476,7 +463,7 @@ class Round:
         if self._rng.random() > probability or len(self.lake.late) >= 8:
             return False
         output = Output(open_store(str(self.out), StoreSpec()))
-        if not self.lake.late and (output.open_plan() is not None or output.read_snapshots()):
+        if not self.lake.late and (output.open_plan() is not None or output.last_snapshot() is not None):
             self._n_first_listing = len({uri for uri, _ in self.lake.truths})
         self.lake.grow()
         return True
@@ -544,7 +531,6 @@ def describe(lines: list[dict[str, Any]]) -> str:
         "rows published": f"{sum(line['n_rows'] for line in lines):,}",
         "increments published": sum(line["n_snapshots"] for line in lines),
         "looks of a reader meanwhile": f"{sum(line['n_polls'] for line in lines):,}",
-        "doubled parts deleted by hand": sum(line["n_mended"] for line in lines),
         "minutes": f"{seconds / 60:.0f}",
         "CPU seconds a kill": f"{cpu_s / max(n_kills + n_driver_kills, 1):.1f}",
     }

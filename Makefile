@@ -3,17 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check fix clean
+.PHONY: help demo test test-faults check fix clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/runs ## Install, draw 3,000 pictures, classify them, evaluate
 	$(BIN)/zsic demo
 
 test: check ## Install, then format, lint, types, imports and all tests
 	$(BIN)/python -m pytest
+
+test-faults: $(VENV)/develops ## Install, then the long proofs: 200,000 mutants of each kind, for hours
+	$(BIN)/python -m pytest --faults -m faults
 
 check: $(VENV)/develops ## Format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -24,6 +24,17 @@ from zsic.core.spec import StoreSpec
 _numbers = itertools.count()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="run the long proofs, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--faults"):
+        for item in items:
+            if item.get_closest_marker("faults"):
+                item.add_marker(pytest.mark.skip(reason="needs --faults"))
+
+
 @pytest.fixture(scope="session")
 def s3_environment() -> Iterator[None]:
     """Credentials that every server here takes, and nothing of what the machine's own configuration would add."""

@@ -14,15 +14,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from unittest import mock
+
+import ray  # noqa: F401  # it brings psutil
+
+# isort: split
+import psutil
+from ray.cluster_utils import Cluster
 
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A dead node is noticed within three seconds instead of half a minute.
+    # A dead node is noticed within some seconds instead of half a minute.
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "5",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "6",
     # A head that is gone is given up within fifteen seconds instead of a minute.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
     # Workers are nice by default, and on a busy machine would never come to anything.
@@ -30,14 +37,6 @@ ENVIRONMENT = {
     # Several nodes on one machine would each kill workers for the memory of all.
     "RAY_memory_monitor_refresh_ms": "0",
 }
-os.environ.update(ENVIRONMENT)  # raylets and workers read it, so before Ray is imported
-
-import ray  # noqa: E402, F401  # it brings psutil
-
-# isort: split
-import psutil  # noqa: E402
-from ray.cluster_utils import Cluster  # noqa: E402
-
 MIB = 2**20
 WORKERS = {
     "decode": "ray::MapBatches(Decode)",
@@ -59,24 +58,19 @@ class Herd:
         (self.folder / "ray").mkdir()
         self._processes: dict[psutil.Process, float] = {}
         """Every process that was ever seen below a raylet of ours, with the CPU seconds it used."""
-        before = os.environ.get("RAY_TMPDIR")
-        os.environ["RAY_TMPDIR"] = str(self.folder)  # where Ray notes the address of its latest cluster
-        try:
-            with _own_sigterm():
-                self._cluster = Cluster(
-                    initialize_head=True,
-                    head_node_args={
-                        "num_cpus": 0,
-                        "include_dashboard": False,
-                        "object_store_memory": 80 * MIB,
-                        "temp_dir": str(self.folder),
-                    },
-                )
-        finally:
-            if before is None:
-                del os.environ["RAY_TMPDIR"]
-            else:
-                os.environ["RAY_TMPDIR"] = before
+        # Raylets and drivers inherit it.
+        self._environment = mock.patch.dict(os.environ, ENVIRONMENT | {"RAY_TMPDIR": str(self.folder)})
+        self._environment.start()
+        with _own_sigterm():
+            self._cluster = Cluster(
+                initialize_head=True,
+                head_node_args={
+                    "num_cpus": 0,
+                    "include_dashboard": False,
+                    "object_store_memory": 80 * MIB,
+                    "temp_dir": str(self.folder),
+                },
+            )
         self.address: str = self._cluster.address
         self.has_head = True
         self.nodes: list[Any] = []
@@ -164,6 +158,7 @@ class Herd:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(list(self._processes), timeout=10)
+        self._environment.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def survivors(self) -> list[psutil.Process]:

@@ -32,7 +32,7 @@ def last_word() -> Iterator[None]:
     thread = threading.Thread(
         target=watch,
         args=((head_host, int(head_port)), (node["NodeManagerAddress"], node["NodeManagerPort"]), ended, _end),
-        name="guard",
+        name="last word",
         daemon=True,
     )
     thread.start()

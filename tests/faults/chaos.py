@@ -59,7 +59,7 @@ class Size:
     rows_per_part: int = 40
     n_kills: int = 24
     n_driver_kills: int = 5
-    pause_s: float = 6.0
+    pause_s: float = 4.5
     """Between two blows, at most."""
 
 
@@ -72,10 +72,10 @@ WEIGHTS = {
     "helper": 3,
     "idle": 3,
     "all_workers": 4,
-    "raylet": 10,
-    "raylet_for_good": 3,
+    "raylet": 6,
+    "raylet_for_good": 2,
     "stop": 8,
-    "zombie": 6,
+    "zombie": 4,
     "stop_driver": 4,
     "driver": 5,
     "sigterm": 4,
@@ -256,7 +256,7 @@ class Round:
                     self._strike("driver", run)
                 elif now > next_at and (not patient or n_rows > waited_for or now > next_at + 20):
                     # Mostly it waits for some rows between two blows, so that rounds come to an end.
-                    patient, waited_for = self._rng.random() < 0.7, n_rows
+                    patient, waited_for = self._rng.random() < 0.6, n_rows
                     if self._blows_left():
                         self._strike(self._draw_blow(), run)
                     next_at = time.monotonic() + self._rng.uniform(0.3, self._size.pause_s)

@@ -199,6 +199,10 @@ def _damaged() -> dict[str, Case]:
     unknown = {
         "JPEG tenth": jpeg[: len(jpeg) // 10],
         "JPEG EXIF bomb": exif_flood + jpeg[2:],
+        "JPEG segments bomb": jpeg[:2] + b"\xff\xe5\0\2" * 2**19 + jpeg[2:],
+        "JPEG fill bomb": jpeg[:2] + b"\xff" * 2**21 + jpeg[2:],
+        "PNG chunks bomb": png(8, 8, extra=chunk(b"prVt", b"") * 2**17),
+        "GIF comments bomb": b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0, 0, 0) + b"!\xfe\1a\0" * 2**18 + b";",
         "PNG header with a bad checksum": whole_png[:20] + b"\1" + whole_png[21:],
         "PNG without width": png(0, 10),
         "PNG of more sides than int32": png(2**32 - 1, 1),
@@ -234,6 +238,7 @@ def _odd_but_fine() -> dict[str, Case]:
         "JPEG YCCK": cmyk[:transform_at] + b"\2" + cmyk[transform_at + 1 :],
         "JPEG 4:4:4": encode(image, "JPEG", subsampling=0),
         "JPEG and 1 MB of junk": jpeg + bytes(2**20),
+        "JPEG of 1,000 segments": jpeg[:2] + b"\xff\xe5\0\4zs" * 1000 + jpeg[2:],
         "JPEG with a junk profile": encode(image, "JPEG", icc_profile=b"z" * 60000),
         "JPEG EXIF orientation 99": oriented(99),
         "JPEG EXIF malformed": encode(image, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"),

@@ -248,6 +248,15 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
             int | None,
             _option("execution.decode_tasks", "Most decode tasks at once.", _OF_EXECUTION, "--decode-tasks"),
         ] = None,
+        decode_timeout: Annotated[
+            float | None,
+            _option(
+                "execution.decode_timeout_s",
+                "Seconds one image may take to decode before it becomes a row; default 60.",
+                _OF_EXECUTION,
+                "--decode-timeout-s",
+            ),
+        ] = None,
         block_rows: Annotated[
             int | None,
             _option("execution.block_rows", "Images that travel together.", _OF_EXECUTION, "--block-rows"),
@@ -306,6 +315,7 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
                 "batch_size": batch_size,
                 "decode_cpus": decode_cpus,
                 "decode_tasks": decode_tasks,
+                "decode_timeout_s": decode_timeout,
                 "block_rows": block_rows,
                 "max_failures": max_failures,
                 "no_progress_timeout_s": no_progress_timeout,

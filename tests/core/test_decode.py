@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -184,6 +185,19 @@ def test_the_error_travels_between_processes() -> None:
 def test_torch_is_loaded_for_nothing_but_the_fast_resize() -> None:
     program = "import sys, zsic.core.decode, zsic.core.preprocess; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "bomb" in name])
+def test_bombs_take_no_time(name: str) -> None:
+    began = time.process_time()
+    fate(CASES[name].data)
+    assert time.process_time() - began < 1
+
+
+def test_a_header_in_many_pieces_is_told_from_the_picture() -> None:
+    for name in ("JPEG segments bomb", "JPEG fill bomb", "PNG chunks bomb", "GIF comments bomb"):
+        format = name.split()[0]
+        assert fate(CASES[name].data) == (Outcome.CORRUPT, None, f"{format}: a header of more than 32768 pieces")
 
 
 def test_bombs_take_no_memory(tmp_path: Path) -> None:

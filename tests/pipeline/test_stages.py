@@ -2,7 +2,9 @@
 
 import io
 import json
+import signal
 import tarfile
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+import traps
+from PIL import Image
 from runs import LABELS, assert_same_rows, draw, write_shard
 
+from zsic.core.errors import IncompleteError
 from zsic.core.labels import load_labels
 from zsic.core.outcome import Outcome
 from zsic.core.schema import PIXELS, SOURCE_TOTAL, decoded_schema
@@ -21,6 +27,7 @@ from zsic.models.checkpoint import resolve
 from zsic.models.encoder import TextEncoder
 from zsic.models.head import Head, compile_head
 from zsic.models.processor import read_geometry
+from zsic.pipeline import stages
 from zsic.pipeline.sink import PartSink
 from zsic.pipeline.stages import Decode, Encode
 from zsic.storage.objects import Objects
@@ -48,6 +55,12 @@ def decode(
     source: object, tmp_path: Path, *, block_rows: int, skip: tuple[tuple[int, int], ...] = ()
 ) -> list[pa.Table]:
     """The blocks of all slices of a source."""
+    return list(decode_lazily(source, tmp_path, block_rows=block_rows, skip=skip))
+
+
+def decode_lazily(
+    source: object, tmp_path: Path, *, block_rows: int, skip: tuple[tuple[int, int], ...] = ()
+) -> Iterator[pa.Table]:
     spec = make_spec({"source": source, "labels": LABELS, "output": str(tmp_path / "out")})
     store = open_store(spec.output.uri, spec.store)
     output = Output(store)
@@ -59,22 +72,24 @@ def decode(
     if skip:
         slices = [Slice(slices[0].piece, 0, 1, skip, total=10)]
     stage = Decode(store, spec, read_geometry(resolve(spec.model)), block_rows, 2, Deaf())  # type: ignore[arg-type]
-    return list(stage({"slice": [json.dumps(asdict(each)) for each in slices]}))
+    return stage({"slice": [json.dumps(asdict(each)) for each in slices]})
 
 
-def encode(block: pa.Table, head: Head, *, batch_size: int = 4, spec: JobSpec | None = None) -> pa.Table:
-    spec = spec or make_spec({"source": "x", "labels": LABELS, "output": "y"})
-    actor = Encode(
+def make_encoder(head: Head, *, batch_size: int = 4, dtype: str = "float32", spec: JobSpec | None = None) -> Encode:
+    return Encode(
         resolve(ModelSpec()),
         head,
-        spec,
-        dtype="float32",
+        spec or make_spec({"source": "x", "labels": LABELS, "output": "y"}),
+        dtype=dtype,
         top_k=3,
         batch_size=batch_size,
         n_threads=1,
         reporter=Deaf(),  # type: ignore[arg-type]
     )
-    return actor(block)
+
+
+def encode(block: pa.Table, head: Head, *, spec: JobSpec | None = None) -> pa.Table:
+    return make_encoder(head, spec=spec)(block)
 
 
 def shard_with_damage(path: Path) -> Path:
@@ -107,6 +122,34 @@ def test_failed_images_keep_their_place_with_black_pixels(tmp_path: Path) -> Non
         assert len(pixels) == size[0] * size[1] * 3
         assert any(pixels) == (number not in failed)
     assert table["width"].to_pylist()[2] is None
+
+
+def test_a_task_that_begins_again_gives_the_same_rows_from_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = str(shard_with_damage(tmp_path / "s.tar"))
+    first = decode(source, tmp_path / "1", block_rows=4)
+    monkeypatch.setattr(stages, "_attempt", lambda: 1)
+    # This process would die of the trap.
+    monkeypatch.syspath_prepend(str(traps.lay(tmp_path)))
+    assert decode(source, tmp_path / "2", block_rows=4) == first
+    with tarfile.open(source, "a") as tar:
+        entry = tarfile.TarInfo("10.png")
+        entry.size = len(data := draw(10) + traps.CRASH)
+        tar.addfile(entry, io.BytesIO(data))
+    again = decode(source, tmp_path / "3", block_rows=4)
+    assert again[:2] == first[:2]
+    row = again[2].to_pylist()[2]
+    assert not any(row.pop(PIXELS))
+    assert row["key"] == "10.png"
+    assert (row["outcome"], row["detail"]) == ("decoder_died", "the decoder was killed by signal 11")
+
+
+def test_the_timer_is_off_when_nothing_is_decoded(tmp_path: Path) -> None:
+    blocks = decode_lazily(str(write_shard(tmp_path / "s.tar", range(10))), tmp_path, block_rows=4)
+    while next(blocks, None) is not None:
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_only_the_last_row_of_a_source_tells_its_total(tmp_path: Path) -> None:
@@ -148,36 +191,55 @@ def test_scores_do_not_depend_on_the_company(tmp_path: Path, head: Head) -> None
     assert_same_rows(alone, whole)
 
 
+def write_pictures(folder: Path, whites: set[int], n: int = 9) -> Path:
+    """Grey pictures and white ones."""
+    folder.mkdir()
+    for number in range(n):
+        noise = np.random.default_rng(number).integers(105, 125, (64, 64, 3), np.uint8)
+        Image.fromarray(noise + np.uint8(number in whites) * (255 - noise)).save(folder / f"{number}.png")
+    return folder
+
+
 def test_image_that_breaks_the_tower_becomes_a_row(tmp_path: Path, head: Head) -> None:
-    import torch
+    """The tower overflows on white, and one picture's NaN reach its neighbours."""
+    (greys,) = decode(str(write_pictures(tmp_path / "greys", set())), tmp_path / "1", block_rows=100)
+    (mixed,) = decode(str(write_pictures(tmp_path / "mixed", {1, 6})), tmp_path / "2", block_rows=100)
+    actor = make_encoder(head, batch_size=4, dtype="float16")
+    first = actor._encoder._model.vision_model.embeddings.patch_embedding
+    with torch.no_grad():
+        first.weight[0] = 5e4 / first.weight[0].numel()  # white is 2, and float16 ends at 65,504
+    first.register_forward_hook(lambda *arguments: arguments[2] + 0 * arguments[2].sum(dim=0, keepdim=True))
+    table = actor(mixed)
+    assert [row for row, outcome in enumerate(table["outcome"].to_pylist()) if outcome == "not_finite"] == [1, 6]
+    keep = [0, 2, 3, 4, 5, 7, 8]
+    undisturbed = actor(greys)
+    assert set(undisturbed["outcome"].to_pylist()) == {"ok"}
+    ours, theirs = table.take(keep)["predictions"].to_pylist(), undisturbed.take(keep)["predictions"].to_pylist()
+    for our, their in zip(ours, theirs, strict=True):
+        assert our[0]["similarity"] == pytest.approx(their[0]["similarity"], abs=5e-3)  # of float16
 
-    (block,) = decode(str(write_shard(tmp_path / "s.tar", range(6))), tmp_path, block_rows=100)
-    spec = make_spec({"source": "x", "labels": LABELS, "output": "y"})
-    actor = Encode(
-        resolve(ModelSpec()),
-        head,
-        spec,
-        dtype="float32",
-        top_k=2,
-        batch_size=4,
-        n_threads=1,
-        reporter=Deaf(),  # type: ignore[arg-type]
-    )
-    undisturbed = actor(block)
-    encode_images = actor._encoder.encode
 
-    def broken(pixels_BHW3: np.ndarray) -> torch.Tensor:
-        image_BD = encode_images(pixels_BHW3).clone()
-        if np.array_equal(pixels_BHW3[1], second):
-            image_BD[1] = float("nan")
-        return image_BD
+def test_memory_that_runs_out_makes_batches_smaller_for_good(tmp_path: Path, head: Head) -> None:
+    (block,) = decode(str(write_shard(tmp_path / "s.tar", range(11))), tmp_path, block_rows=100)
+    expected = encode(block, head)
+    actor = make_encoder(head, batch_size=8)
+    encode_images, sizes, room = actor._encoder.encode, [], 3
 
-    second = np.frombuffer(block[PIXELS].to_pylist()[1], np.uint8).reshape(*actor._encoder.geometry.size, 3)
-    actor._encoder.encode = broken  # type: ignore[method-assign]
-    table = actor(block)
-    assert table["outcome"].to_pylist() == ["ok", "not_finite", "ok", "ok", "ok", "ok"]
-    keep = [0, 2, 3, 4, 5]
-    assert table.take(keep).equals(undisturbed.take(keep))
+    def crowded(pixels_BHW3: np.ndarray) -> torch.Tensor:
+        sizes.append(len(pixels_BHW3))
+        if len(pixels_BHW3) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return encode_images(pixels_BHW3)
+
+    actor._encoder.encode = crowded  # type: ignore[method-assign]
+    assert_same_rows(actor(block), expected)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    sizes.clear()
+    assert_same_rows(actor(block), expected)
+    assert max(sizes) == 2
+    room = 0
+    with pytest.raises(IncompleteError, match="memory for a single image"):
+        actor(block)
 
 
 def test_part_is_one_row_group_and_tells_the_totals(tmp_path: Path, head: Head) -> None:

@@ -24,12 +24,13 @@ from toy import (
 from zsic.core.errors import IncompleteError, MismatchError, SpecError, StoreError
 from zsic.core.spec import StoreSpec, UpdateSpec
 from zsic.storage import plan as plan_module
+from zsic.storage.cleanup import settle
 from zsic.storage.lease import Lease
 from zsic.storage.output import Output
 from zsic.storage.pending import count_pending
 from zsic.storage.plan import Plan, read_piece, read_plan, read_sources
 from zsic.storage.slices import cut
-from zsic.storage.snapshot import last_snapshot, read_snapshots, settle
+from zsic.storage.snapshot import last_snapshot, read_snapshots
 from zsic.storage.store import Store, open_store
 from zsic.storage.verify import find_differences
 
@@ -122,7 +123,7 @@ def test_what_was_out_of_reach_is_taken_up_again_five_times(store: Store, world:
     assert snapshot.outcomes == {"corrupt": 4, "ok": 18, "unreachable": 2}
     ids = {(row["uri"], row["key"]): row["id"] for row in read_folder(store)}
     for attempt in range(5):
-        snapshot = play(output, world, run=f"again-{attempt}")
+        snapshot = play(output, world, run=f"attempt-{attempt}")
         assert snapshot is not None
         assert (snapshot.n_rows, snapshot.increment.n_rows, snapshot.increment.n_superseded) == (24, 2, 2)
         assert_exact(store, world)

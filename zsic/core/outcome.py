@@ -20,6 +20,8 @@ class Outcome(StrEnum):
     """More bytes than `decode.max_bytes`."""
     TOO_MANY_PIXELS = "too_many_pixels"
     """More pixels than `decode.max_pixels`, by its header."""
+    DECODER_DIED = "decoder_died"
+    """The image killed its decoder, or hung in it, or took more memory than a picture within the limits can need."""
     MISSING = "missing"
     """The object was there when the source was listed and is gone."""
     FORBIDDEN = "forbidden"

@@ -156,6 +156,8 @@ class ExecutionSpec(_Spec):
     """CPUs reserved by one decode task; None is chosen from the cluster."""
     decode_tasks: int | None = Field(default=None, ge=1)
     """Most decode tasks at once; None is what the CPUs allow."""
+    decode_timeout_s: float = Field(default=60.0, gt=0)
+    """Longest decoding of one image; what takes longer becomes `decoder_died`."""
     block_rows: int | None = Field(default=None, ge=1)
     """Images that travel together from decode to encoder; None is chosen from the memory."""
     max_failures: Failures = "50%"

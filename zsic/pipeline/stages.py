@@ -10,8 +10,9 @@ import json
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 
+from zsic.core.cell import Cells
+from zsic.core.deadman import Deadman
+from zsic.core.decode import DecodeError
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.predictions import Answers
-from zsic.core.preprocess import Geometry
+from zsic.core.preprocess import Geometry, Pixels, Prepared, prepare
 from zsic.core.schema import KEPT, PIXELS, SOURCE_TOTAL, decoded_schema, output_schema, split_kept
 from zsic.core.spec import JobSpec
 from zsic.storage.objects import Objects
@@ -35,10 +39,17 @@ if TYPE_CHECKING:
     from zsic.models.head import Head
     from zsic.pipeline.progress import Reporter
 
+Prepare = Callable[[bytes, Pixels], Prepared]
+"""Decode one image into pixels that are there.  Raises `DecodeError`."""
+
 
 @dataclass(frozen=True)
 class Decode:
-    """Turn slices into blocks of `block_rows` rows: fetch, decode and resize, fused in one task."""
+    """Turn slices into blocks of `block_rows` rows: fetch, decode and resize, fused in one task.
+
+    The first attempt of a task decodes in threads, and an image that ends its decoder ends the task's process.  Ray
+    begins the task again, and then each image is decoded in a cell: the rows stay the same, and the culprit has one.
+    """
 
     store: Store
     spec: JobSpec
@@ -51,14 +62,12 @@ class Decode:
         """Yield the blocks of each slice of the batch, in order."""
         import torch
 
-        from zsic.core.preprocess import prepare
-
         objects = Objects(self.spec.store)
         height, width = self.geometry.size
         torch.set_num_threads(1)  # images are decoded side by side; each by one thread
         # What Pillow has to say of a damaged file is in its row.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        with ThreadPoolExecutor(self.n_threads, thread_name_prefix="decode") as pool:
+        with self._decoder() as prepare, ThreadPoolExecutor(self.n_threads, thread_name_prefix="decode") as pool:
             for item in batch["slice"]:
                 rows = read_rows(self.store, objects, self.spec, Slice(**json.loads(item)))
                 while True:
@@ -77,9 +86,7 @@ class Decode:
                             # A few images wait per thread, never a whole block of undecoded bytes.
                             while len(under_way) >= 4 * self.n_threads:
                                 under_way.popleft().result()
-                            under_way.append(
-                                pool.submit(block.decode, at, row.data, prepare, self.geometry, self.spec.decode)
-                            )
+                            under_way.append(pool.submit(block.decode, at, row.data, prepare))
                     for future in under_way:
                         future.result()
                     if not block.n_rows:
@@ -88,6 +95,30 @@ class Decode:
                         block.n_rows, block.n_bytes, fetch_s, time.perf_counter() - started - fetch_s
                     )
                     yield block.to_table()
+
+    @contextmanager
+    def _decoder(self) -> Iterator[Prepare]:
+        """How this attempt of the task decodes: fast, or safe once an image may have ended an attempt before."""
+        timeout_s = self.spec.execution.decode_timeout_s
+        if _attempt() > 0:
+            with Cells(self.n_threads, self.geometry, self.spec.decode, timeout_s) as cells:
+                yield cells.prepare
+        else:
+            with Deadman(timeout_s) as deadman:
+
+                def in_a_thread(data: bytes, out_HW3: Pixels) -> Prepared:
+                    with deadman.watching():
+                        return prepare(data, self.geometry, self.spec.decode, out_HW3)
+
+                yield in_a_thread
+
+
+def _attempt() -> int:
+    """How often this Ray task has been begun before; 0 outside of Ray."""
+    if not ray.is_initialized():
+        return 0
+    # Ray tells its own logs and its state API, and has no public way to ask from within.
+    return int(ray.get_runtime_context().worker.core_worker.get_current_task_attempt_number())
 
 
 class _Block:
@@ -113,12 +144,10 @@ class _Block:
         # The bytes are held by the decode under way alone, and go with it.
         self._rows.append(row.without_data())
 
-    def decode(self, at: int, data: bytes, prepare: Any, geometry: Geometry, spec: Any) -> None:
+    def decode(self, at: int, data: bytes, prepare: Prepare) -> None:
         """Decode into the place `at`.  Runs in a thread."""
-        from zsic.core.decode import DecodeError
-
         try:
-            prepared = prepare(data, geometry, spec, self._pixels_NHW3[at])
+            prepared = prepare(data, self._pixels_NHW3[at])
         except DecodeError as error:
             self._pixels_NHW3[at] = 0
             self._failures[at] = error.failure
@@ -190,13 +219,18 @@ class Encode:
         pixels_NHW3 = _pixels_of(block, self._encoder.geometry)
         dim = self._encoder.dim if self._embeddings else None
         answers = Answers(self._head.labels, block.num_rows, self._top_k, dim)
-        for begin in range(0, len(ok_rows), self._batch_size):
+        begin = 0
+        while begin < len(ok_rows):
             started = time.perf_counter()
             rows_B = ok_rows[begin : begin + self._batch_size]
-            for row in self._classify(pixels_NHW3, rows_B, answers):
+            bad_rows = self._classify_if_it_fits(pixels_NHW3, rows_B, answers)
+            if bad_rows is None:
+                continue  # with fewer
+            for row in bad_rows:
                 outcomes[row] = Outcome.NOT_FINITE.value
                 details[row] = "the image tower returned NaN or infinity"
             self._reporter.add_encoded(len(rows_B), time.perf_counter() - started)
+            begin += len(rows_B)
         self._reporter.add_outcomes(outcomes)
 
         columns: dict[str, Any] = {name: block[name] for name in ("id", "uri", "key", "width", "height", SOURCE_TOTAL)}
@@ -207,11 +241,29 @@ class Encode:
             raise AssertionError(f"{block.num_rows} rows went into the encoder, {table.num_rows} came out")
         return table
 
+    def _classify_if_it_fits(
+        self, pixels_NHW3: npt.NDArray[np.uint8], rows_B: npt.NDArray[np.int64], answers: Answers
+    ) -> npt.NDArray[np.int64] | None:
+        """Classify, or find that memory does not do for so many: then batches are smaller from now on."""
+        import torch
+
+        from zsic.models.batch import halve
+
+        try:
+            return self._classify(pixels_NHW3, rows_B, answers)
+        except (RuntimeError, MemoryError) as error:
+            self._batch_size = halve(len(rows_B), error)
+        # Only now: the error held what the batch had allocated.
+        torch.cuda.empty_cache()
+        return None
+
     def _classify(
         self, pixels_NHW3: npt.NDArray[np.uint8], rows_B: npt.NDArray[np.int64], answers: Answers
     ) -> npt.NDArray[np.int64]:
         """Enter the answers of some rows of a block; returns those whose embedding is not finite."""
-        image_BD = self._encoder.encode(pixels_NHW3[rows_B])
+        from zsic.models.batch import encode_apart
+
+        image_BD = encode_apart(self._encoder.encode, pixels_NHW3[rows_B])
         finite_B = image_BD.isfinite().all(dim=1).cpu().numpy()
         top = self._head.rank(image_BD.nan_to_num(), self._top_k)
         arrays = (top.label_index_BK, top.score_BK, top.similarity_BK, image_BD)

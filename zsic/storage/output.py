@@ -16,11 +16,13 @@ from zsic.core.errors import IncompleteError, MismatchError, SpecError, StoreErr
 from zsic.core.fingerprint import canonical, differences, fingerprint
 from zsic.core.spec import UpdateSpec
 from zsic.storage.changes import Change, Changes
+from zsic.storage.cleanup import settle
+from zsic.storage.commit import commit
 from zsic.storage.lease import Clock, Lease, describe_holder, take_lease
 from zsic.storage.ledger import Ledger, read_ledger
 from zsic.storage.part import DamagedPartError, read_part, to_parquet
 from zsic.storage.plan import Plan, PlanDraft, read_plan, require_plan
-from zsic.storage.snapshot import Snapshot, commit, last_snapshot, read_snapshot, settle
+from zsic.storage.snapshot import Snapshot, last_snapshot, read_snapshot
 from zsic.storage.store import Store
 from zsic.storage.trial import creates_atomically
 

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import ray
 from zsic.core.errors import CapacityError
 from zsic.core.spec import ExecutionSpec
 from zsic.pipeline.capacity import Node
+from zsic.pipeline.last_word import last_word
 
 _ENVIRONMENT = {
     # Ray's own bars, tips and usage messages would drown the job's.
@@ -39,11 +41,12 @@ def connect(execution: ExecutionSpec) -> Iterator[None]:
     _quiet()
     if execution.address is not None:
         try:
+            _reach(execution.address)
             ray.init(address=execution.address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise CapacityError(f"execution.address {execution.address!r} cannot be reached: {error}") from error
         try:
-            with _sigterm_interrupts():
+            with _sigterm_interrupts(), last_word():
                 yield
         finally:
             ray.shutdown()
@@ -59,11 +62,18 @@ def connect(execution: ExecutionSpec) -> Iterator[None]:
             log_to_driver=False,
             _temp_dir=folder,
         )
-        with _sigterm_interrupts():
+        with _sigterm_interrupts(), last_word():
             yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reach(address: str) -> None:
+    """Raise `OSError` if nobody listens at HOST:PORT: Ray would end the process after a minute, with exit code 1."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextlib.contextmanager
@@ -112,3 +122,5 @@ def _quiet() -> None:
     """Leave it to zsic to say what went wrong: Ray logs the same trace three times before it raises."""
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Whatever `log_to_driver` says, of a node that dies its raylet's last words would go to stdout, a page of them.
+    ray._private.worker._worker_logs_enabled = False

@@ -12,7 +12,7 @@ from math import ceil
 
 import ray
 import ray.exceptions
-from ray.data.exceptions import ExecutionTimeoutError
+from ray.data.exceptions import ExecutionTimeoutError, SystemException
 
 import zsic
 from zsic.core.errors import IncompleteError, StoreError, ZsicError
@@ -164,6 +164,8 @@ def _explain(error: Exception) -> ZsicError:
     """
     innermost: BaseException = error
     while isinstance(cause := getattr(innermost, "cause", None) or innermost.__cause__, BaseException):
+        if isinstance(cause, SystemException):  # Ray Data hangs an empty one behind errors that are not the user's
+            break
         innermost = cause
     if isinstance(innermost, ZsicError) and not isinstance(innermost, StoreError):
         return innermost

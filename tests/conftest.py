@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import boto3
+import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -20,6 +21,10 @@ from place import Place
 from swift import Swift
 
 from zsic.core.spec import StoreSpec
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("zsic", deadline=None)
+hypothesis.settings.load_profile("zsic")
 
 _numbers = itertools.count()
 

@@ -14,7 +14,7 @@ from faultproxy import FaultProxy, Rule
 from zsic.core.spec import StoreSpec
 from zsic.storage.store import open_store
 
-EVERY = int(os.environ.get("ZSIC_TEST_CRASH_EVERY", "11"))
+EVERY = int(os.environ.get("ZSIC_TEST_CRASH_EVERY", "13"))
 """One point in so many; 1 plays all."""
 
 
@@ -74,5 +74,5 @@ def test_requests_to_s3(s3_bucket: tuple[str, str], fault_proxy: FaultProxy, act
 
     n = play(f"{act}-counted", [])
     assert n > 60
-    for at in range(2, n + 1, 2 * EVERY):
+    for at in range(2, n + 1, 4 * EVERY):
         play(f"{act}-{at}", [Rule(".", act, amount=20, times=1, after=at - 1)])  # type: ignore[arg-type]

@@ -8,8 +8,9 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -39,34 +40,59 @@ def connect(execution: ExecutionSpec) -> Iterator[None]:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     _quiet()
-    if execution.address is not None:
+    with _sigterm_interrupts() as interrupting:
+        if execution.address is not None:
+            try:
+                _reach(execution.address)
+                _init(address=execution.address)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise CapacityError(f"execution.address {execution.address!r} cannot be reached: {error}") from error
+            try:
+                interrupting()
+                with last_word():
+                    yield
+            finally:
+                ray.shutdown()
+            return
+        # Ray puts sockets below this folder, and their paths may have 107 characters at most.
+        folder = tempfile.mkdtemp(prefix="zsic-", dir="/tmp")
         try:
-            _reach(execution.address)
-            ray.init(address=execution.address, logging_level=logging.ERROR, log_to_driver=False)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise CapacityError(f"execution.address {execution.address!r} cannot be reached: {error}") from error
-        try:
-            with _sigterm_interrupts(), last_word():
+            _init(
+                address="local",
+                num_cpus=execution.num_cpus or available_cpus(),
+                include_dashboard=False,
+                _temp_dir=folder,
+            )
+            interrupting()
+            with last_word():
                 yield
         finally:
             ray.shutdown()
-        return
-    # Ray puts sockets below this folder, and their paths may have 107 characters at most.
-    folder = tempfile.mkdtemp(prefix="zsic-", dir="/tmp")
-    try:
-        ray.init(
-            address="local",
-            num_cpus=execution.num_cpus or available_cpus(),
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            _temp_dir=folder,
-        )
-        with _sigterm_interrupts(), last_word():
-            yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _init(**arguments: Any) -> None:
+    """Start or join Ray; a SIGTERM meanwhile interrupts.
+
+    Ray handles that signal itself by then, with an exit, which is lost where it happens to be raised in a callback: so
+    the interpreter is asked to note the signal, too.
+    """
+    heard, told = socket.socketpair()
+    with heard, told:
+        heard.setblocking(False)
+        told.setblocking(False)
+        in_main = threading.current_thread() is threading.main_thread()
+        before = signal.set_wakeup_fd(told.fileno()) if in_main else -1
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **arguments)
+        except SystemExit:
+            raise KeyboardInterrupt from None
+        finally:
+            if in_main:
+                signal.set_wakeup_fd(before)
+        with contextlib.suppress(BlockingIOError):
+            if signal.SIGTERM in heard.recv(4096):
+                raise KeyboardInterrupt
 
 
 def _reach(address: str) -> None:
@@ -77,17 +103,22 @@ def _reach(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def _sigterm_interrupts() -> Iterator[Callable[[], None]]:
     """Let a scheduler that stops the job, or a machine that goes down, interrupt it as Ctrl-C does.
 
-    Ray has just installed a handler of its own, which aborts the process.
+    Yields what to call once Ray is there: it installs a handler of its own, which ends the process.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def interrupting() -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    previous = signal.getsignal(signal.SIGTERM)
+    interrupting()
     try:
-        yield
+        yield interrupting
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -11,7 +11,7 @@ from zsic.core.errors import IncompleteError
 from zsic.core.spec import ExecutionSpec, StoreSpec, make_spec
 from zsic.pipeline.guard import Guard, check_failures
 from zsic.pipeline.watch import Progress
-from zsic.storage.lease import OvertakenError, describe_holder, take_lease
+from zsic.storage.lease import Lease, OvertakenError, describe_holder, take_lease
 from zsic.storage.store import Store, open_store
 
 
@@ -53,16 +53,19 @@ def test_other_limits_are_refused(limit: str) -> None:
     ).execution == ExecutionSpec(max_failures="200")
 
 
+def wait(lease: Lease, progress: Progress | None = None) -> None:
+    """A run that takes long, and whose progress is looked at."""
+    with Guard(lease, ExecutionSpec()) as guard:
+        if progress is not None:
+            threading.Timer(0.2, guard.look_at, [progress]).start()
+        time.sleep(30)
+
+
 def test_too_many_failures_interrupt_the_run(store: Store) -> None:
     lease = take_lease(store, describe_holder("one"))
-    progress = Progress(n_rows=4_000, outcomes=Counter(ok=1_000, corrupt=3_000))
     started = time.monotonic()
-    with (
-        pytest.raises(IncompleteError, match="3,000 of 4,000 images failed"),
-        Guard(lease, ExecutionSpec()) as guard,
-    ):
-        threading.Timer(0.2, guard.look_at, [progress]).start()
-        time.sleep(30)
+    with pytest.raises(IncompleteError, match="3,000 of 4,000 images failed"):
+        wait(lease, Progress(n_rows=4_000, outcomes=Counter(ok=1_000, corrupt=3_000)))
     assert time.monotonic() - started < 10
     # The next run is let in at once.
     take_lease(store, describe_holder("two"))
@@ -71,9 +74,11 @@ def test_too_many_failures_interrupt_the_run(store: Store) -> None:
 def test_a_run_that_was_overtaken_is_interrupted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zsic.pipeline.guard.BEAT_S", 0.1)
     lease = take_lease(store, describe_holder("one"))
-    with pytest.raises(OvertakenError, match="taken over"), Guard(lease, ExecutionSpec()):
-        store.create("_zsic/lease/00000002.json", b"{}")
-        time.sleep(30)
+    # The next one has come before the first sign of life; the guard hears of it at the second.
+    lease.beat()
+    threading.Timer(0.2, store.create, ["_zsic/lease/00000002.json", b"{}"]).start()
+    with pytest.raises(OvertakenError, match="taken over"):
+        wait(lease)
 
 
 def test_a_users_interrupt_stays_one(store: Store) -> None:

@@ -9,6 +9,7 @@ on from there.  `tests/crashpoints.py` plays every point, without Ray.
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import signal
@@ -118,6 +119,10 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=20)
     parser.add_argument("--results", type=Path, required=True, help="JSON lines; goes on from them")
     options = parser.parse_args()
+    # Whoever ends it, it takes its cluster with it; a background job of a shell is deaf to Ctrl-C otherwise.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         os.environ[name] = "testing"
     os.environ |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}

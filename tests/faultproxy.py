@@ -21,8 +21,8 @@ class Rule:
 
     `unavailable` 503 SlowDown · `error` the status `amount` with `code` · `reset` the request never arrives ·
     `lose` it is carried out and the answer lost · `truncate` the connection breaks after `amount` bytes of body ·
-    `stall` nothing more comes after `amount` bytes of body · `trickle` one byte in `amount` ms · `call` run `callback`,
-    then answer.
+    `stall` nothing more comes after `amount` bytes of body · `trickle` one byte in `amount` ms · `call` nothing but
+    the `callback`, which every rule runs first.
     """
 
     match: str
@@ -99,6 +99,8 @@ class FaultProxy:
     ) -> None:
         act = rule.act if rule else None
         amount = rule.amount if rule else 0
+        if rule is not None:
+            rule.callback()
         if act == "reset":
             return _reset(writer)
         if act in ("unavailable", "error"):
@@ -108,9 +110,6 @@ class FaultProxy:
             writer.write(b"HTTP/1.1 %d Injected\r\nConnection: close\r\n" % status)
             writer.write(b"Content-Type: application/xml\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
             return await writer.drain()
-        if act == "call":
-            assert rule is not None
-            rule.callback()
         answer_head, answer_body = await self._forward(head, body, is_head=line.startswith("HEAD"))
         if act == "lose":
             return _reset(writer)

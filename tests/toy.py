@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -202,8 +201,3 @@ def assert_exact(store: Store, world: World) -> None:
     found = [(row["uri"], row["key"], row["outcome"], row["label"]) for row in rows]
     assert len(set(found)) == len(found)
     assert set(found) == world.expected()
-
-
-def files_of(root: Path) -> list[str]:
-    """All files of an output on disk."""
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())

@@ -19,7 +19,8 @@ from zsic.core.errors import ZsicError
 from zsic.core.spec import StoreSpec, make_spec
 from zsic.models.checkpoint import resolve
 from zsic.storage.objects import Objects
-from zsic.storage.store import S3Store, open_store
+from zsic.storage.s3_store import S3Store
+from zsic.storage.store import open_store
 from zsic.storage.uri import canonical_uri
 from zsic.storage.uri import resolve as resolve_uri
 

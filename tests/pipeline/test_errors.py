@@ -6,7 +6,7 @@ import ray.exceptions
 from ray.data.exceptions import ExecutionTimeoutError
 
 from zsic.core.errors import IncompleteError, ModelError, StoreError
-from zsic.pipeline.run import _explain
+from zsic.pipeline.flow import _explain
 
 
 def in_a_worker(error: Exception) -> Exception:

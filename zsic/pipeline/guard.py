@@ -25,6 +25,7 @@ class Guard:
         self._lease = lease
         self._limit = execution.max_failures
         self._reason: IncompleteError | None = None
+        self._running = threading.current_thread()
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
@@ -56,21 +57,19 @@ class Guard:
 
     def look_at(self, progress: Progress) -> None:
         """Stop the run if too much of it fails."""
-        with contextlib.suppress(KeyError):
-            try:
-                check_failures(self._limit, progress.n_rows, dict(progress.outcomes))
-            except IncompleteError as error:
-                self.stop(error)
+        try:
+            check_failures(self._limit, progress.n_rows, dict(progress.outcomes))
+        except IncompleteError as error:
+            self.stop(error)
 
     def stop(self, error: IncompleteError) -> None:
-        """End the run with this error.  Only a run in the main thread can be interrupted; others go on to their end."""
+        """End the run with this error.  Python interrupts main threads only: a run in another goes on to its end."""
+        main = threading.main_thread()
         with self._lock:
-            if self._ended.is_set() or self._reason is not None:
+            if self._ended.is_set() or self._reason is not None or self._running is not main or main.ident is None:
                 return
             self._reason = error
-            main = threading.main_thread()
-            if main.ident is not None:
-                signal.pthread_kill(main.ident, signal.SIGINT)
+            signal.pthread_kill(main.ident, signal.SIGINT)
 
 
 def check_failures(limit: str, n_rows: int, outcomes: dict[str, int]) -> None:

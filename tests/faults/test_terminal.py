@@ -158,10 +158,9 @@ def publish(folder: Path, uri: str, label: str) -> None:
         "parent": None,
         "plan_digest": "x",
         "fingerprint": "x",
-        "parts": [{"name": "part-x.parquet", "n_rows": 1, "n_bytes": 1, "digest": EVIL}],
-        "n_sources": 1,
+        "parts": [{"name": "part-x.parquet", "n_rows": 1, "n_bytes": 1, "digest": EVIL, "first_id": 0, "last_id": 0}],
         "n_rows": 1,
-        "outcomes": {"ok": 1},
+        "increment": {"n_sources": 1, "n_rows": 1, "outcomes": {"ok": 1}},
     }
     (folder / "_zsic" / "snapshot" / "00000001.json").write_text(json.dumps(snapshot))
 

@@ -125,7 +125,8 @@ def test_what_was_out_of_reach_is_taken_up_again_five_times(store: Store, world:
     for attempt in range(5):
         snapshot = play(output, world, run=f"attempt-{attempt}")
         assert snapshot is not None
-        assert (snapshot.n_rows, snapshot.increment.n_rows, snapshot.increment.n_superseded) == (24, 2, 2)
+        # The last row before the break is done again as well: it may be the last of all.
+        assert (snapshot.n_rows, snapshot.increment.n_rows, snapshot.increment.n_superseded) == (24, 3, 3)
         assert_exact(store, world)
     assert play(output, world) is None
     # Who asks for it gets another try, and then the five of the machine.
@@ -136,8 +137,9 @@ def test_what_was_out_of_reach_is_taken_up_again_five_times(store: Store, world:
     world.things["/photos/far.tar"].broken_at = world.things["/photos/far.jpg"].broken_at = None
     snapshot = play(output, world, run="asked-again", retry_failed=True)
     assert snapshot is not None
-    # Of the shard, only what failed was done again: two that were out of reach, and one that is damaged for good.
-    assert snapshot.increment.n_rows == 1 + 3 + 1 + 2
+    # Of the shard, only what failed was done again, two that were out of reach and one that is damaged for good; and
+    # the last row before the break.
+    assert snapshot.increment.n_rows == 1 + (3 + 1) + 1 + 2
     assert_exact(store, world)
     now = {(row["uri"], row["key"]): row["id"] for row in read_folder(store)}
     assert all(now[name] == each for name, each in ids.items() if name in now)

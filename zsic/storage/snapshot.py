@@ -77,7 +77,14 @@ def snapshot_name(sequence: int) -> str:
 def read_snapshot(store: Store, sequence: int) -> Snapshot | None:
     """Read the n-th snapshot; None if there is none yet."""
     data = store.read(snapshot_name(sequence))
-    return None if data is None else parse_snapshot(data)
+    if data is None:
+        return None
+    try:
+        return parse_snapshot(data)
+    except (TypeError, KeyError, ValueError) as error:
+        raise StoreError(
+            f"output: {store.uri}/{snapshot_name(sequence)} is no snapshot of this version: {error}"
+        ) from error
 
 
 def last_snapshot(store: Store) -> Snapshot | None:

@@ -119,6 +119,7 @@ class Herd:
 
     def kill_node(self, node: Any) -> None:
         """SIGKILL the raylet; its workers notice by themselves."""
+        _raylet(node).send_signal(signal.SIGSTOP)  # it starts none that is not seen
         self.sample()
         self.nodes.remove(node)
         _raylet(node).kill()
@@ -148,6 +149,8 @@ class Herd:
 
     def close(self) -> None:
         """End everything, stopped processes and orphans of killed raylets too, and remove the folder."""
+        for node in self.nodes:
+            _raylet(node).send_signal(signal.SIGSTOP)  # it starts none that is not seen
         self.sample()
         with contextlib.suppress(Exception):
             for node in [*self._cluster.worker_nodes, self._cluster.head_node]:
@@ -159,7 +162,12 @@ class Herd:
                 process.kill()
         psutil.wait_procs(list(self._processes), timeout=10)
         self._environment.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for _ in range(20):
+            # A worker that was just about to die may still open a log.
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not self.folder.exists():
+                break
+            time.sleep(0.1)
 
     def survivors(self) -> list[psutil.Process]:
         """What still runs of all that was ever seen."""

@@ -11,7 +11,7 @@ from zsic.core.outcome import Failure, Outcome
 from zsic.core.spec import JobSpec, make_spec
 from zsic.storage.ledger import Runs, merge_runs
 from zsic.storage.objects import Objects
-from zsic.storage.rows import RawRow, _complete, read_sources_rows
+from zsic.storage.rows import RawRow, make_rows, read_sources_rows, reread
 from zsic.storage.sample import End, Sample, Source
 from zsic.storage.sources import list_sources
 
@@ -77,15 +77,21 @@ def test_a_source_can_always_be_finished(existing: set[int], found: int, breaks:
         known = max(known, max(existing, default=0) + 1)
 
     failure = Failure(Outcome.UNREACHABLE, "x") if breaks else None
-    samples = [Sample(index, str(index), b"", None) for index in range(found) if index not in existing]
-    *given_, end = _complete(iter([*samples, End(found, failure)]), skip, known)
-    assert isinstance(end, End)
-    indices = [sample.index for sample in given_ if isinstance(sample, Sample)]
+    again = reread(skip, known)
+    samples = [
+        Sample(index, str(index), b"", None) for index in range(found) if index not in existing or index == again
+    ]
+    rows = list(make_rows(0, Source("s.tar", "tar"), iter([*samples, End(found, failure)]), skip, known))
+    indices = [row.id for row in rows]
     assert indices == sorted(set(indices))
-    assert not existing & set(indices)
-    assert existing | set(indices) == set(range(end.total))
+    totals = {row.id: row.source_total for row in rows if row.source_total is not None}
     if known is not None:
-        assert end.total == known
-    else:
-        # Somebody must carry the total.
-        assert end.total - 1 in indices
+        assert not existing & set(indices)
+        assert existing | set(indices) == set(range(known))
+        assert totals in ({}, {known - 1: known})
+        return
+    # Somebody must carry the total: the last row, which is given again if it exists.
+    ((last, total),) = totals.items()
+    assert last == total - 1
+    assert existing | set(indices) == set(range(total))
+    assert existing & set(indices) <= {last}

@@ -400,6 +400,8 @@ class Round:
         """A scheduler stops the job, and kills it where it does not go."""
         assert self._driver is not None
         self._driver.terminate()
+        # One that stands still would hear of it only afterwards, from a schedule that waits for it here.
+        _send(psutil.Process(self._driver.pid), signal.SIGCONT)
         self._result.other["sigterm"] += 1
         try:
             self._driver.wait(30)

@@ -167,7 +167,7 @@ class Output:
     def _giving_back(self, lease: Lease) -> Iterator[None]:
         try:
             yield
-        except Exception:
+        except Exception:  # whatever it is, the next run need not wait for this one
             lease.end()
             raise
 

@@ -45,7 +45,8 @@ def test_layout_is_sound_or_refused_with_numbers(cpus: int, n_nodes: int, gpus: 
     total = cpus * n_nodes
     assert made.decode_cpus + made.encoders * made.encoder_cpus + made.write_cpus <= total
     assert made.encoders * made.encoder_gpus <= gpus * n_nodes
-    assert 1 <= made.batch_size <= made.block_rows <= 1_024
+    assert (made.batch_size is None) == (gpus > 0)
+    assert 1 <= (made.batch_size or 1) <= made.block_rows <= 1_024
     assert made.images_per_slice % made.block_rows == 0
     assert 1_000 <= made.rows_per_part <= 200_000
     assert made.block_rows * workload.pixels_bytes <= 100e6
@@ -95,9 +96,9 @@ def test_few_images_are_shared_out() -> None:
 
 
 def test_gpus_get_an_encoder_each_and_threads_of_their_node() -> None:
-    made = layout([Node(16, 4), Node(16, 4), Node(32)], num_gpus=1)
+    made = layout([Node(16, 4, 64 * GIB), Node(16, 4, 64 * GIB), Node(32)], num_gpus=1)
     assert made.encoders == 8
-    assert layout([Node(16, 2)], num_gpus=0.5).encoders == 4
+    assert layout([Node(16, 2, 64 * GIB)], num_gpus=0.5).encoders == 4
 
 
 def test_known_rate_sizes_the_parts() -> None:

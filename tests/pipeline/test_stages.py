@@ -233,10 +233,10 @@ def test_memory_that_runs_out_makes_batches_smaller_for_good(tmp_path: Path, hea
 
     actor._encoder.encode = crowded  # type: ignore[method-assign]
     assert_same_rows(actor(block), expected)
-    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    assert sizes == [6, 3, 3, 3, 2]
     sizes.clear()
     assert_same_rows(actor(block), expected)
-    assert max(sizes) == 2
+    assert max(sizes) == 3
     room = 0
     with pytest.raises(IncompleteError, match="memory for a single image"):
         actor(block)

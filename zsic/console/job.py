@@ -185,7 +185,8 @@ def show_preview(made: "Preview") -> None:
             f"{layout.encoder_cpus:g}",
             f"{layout.encoder_gpus:g}",
             size(layout.encoder_memory_bytes),
-            f"{layout.encoder_threads} threads, batches of {layout.batch_size}, blocks of {layout.block_rows}",
+            f"{layout.encoder_threads} threads, batches of {layout.batch_size or 'what the GPU likes'}, "
+            f"blocks of {layout.block_rows}",
         ),
         ("write", "tasks", f"{layout.write_cpus:g}", "0", "", f"parts of {count(layout.rows_per_part)} rows"),
     ]

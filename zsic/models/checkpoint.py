@@ -5,7 +5,6 @@ Nothing here opens weights: a checkpoint is judged by its file names and its JSO
 
 import hashlib
 import json
-import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from zsic.core.cache import cache_folder
 from zsic.core.errors import ModelError
 from zsic.core.secrets import ADVICE, holds_credentials
 from zsic.core.spec import ModelSpec, StoreSpec
@@ -185,7 +185,7 @@ def _fetch_url(url: str, store: StoreSpec) -> Path:
             for file, info in listing.items()
         ]
         stamp = hashlib.sha256(json.dumps([url, version]).encode()).hexdigest()[:16]
-        target = _cache_folder() / f"{Path(root).name}-{stamp}"
+        target = cache_folder() / "models" / f"{Path(root).name}-{stamp}"
         if target.is_dir():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -206,10 +206,6 @@ def _fetch_url(url: str, store: StoreSpec) -> Path:
         raise ModelError(
             f"model.name: {url} cannot be fetched: {error}; check the URL and store.s3_endpoint_url"
         ) from error
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zsic" / "models"
 
 
 def _refuse_code(folder: Path, name: str) -> None:

@@ -41,7 +41,11 @@ def resolve_dtype(dtype: str, device: str | torch.device) -> torch.dtype:
 
 
 class ImageEncoder:
-    """The image tower of a checkpoint, with its normalisation fused in; the text tower is not kept."""
+    """The image tower of a checkpoint, with its normalisation fused in; the text tower is not kept.
+
+    On a GPU every call works on the stream of the thread that calls, through pinned memory: of two threads, one's
+    copies and one's waiting are hidden behind the other's arithmetic.
+    """
 
     def __init__(
         self,
@@ -57,7 +61,8 @@ class ImageEncoder:
         self.geometry: Geometry = read_geometry(checkpoint)
         self.device = torch.device(device)
         self.dtype = resolve_dtype(dtype, device)
-        self._normalisation = read_normalisation(checkpoint)
+        self.digest = checkpoint.digest
+        self._normalise = read_normalisation(checkpoint).for_rows(self.geometry.size[1], self.device)
         model = load(checkpoint, dtype=self.dtype)
         _check_size(checkpoint, model.config.vision_config, self.geometry)
         drop_text(model)
@@ -65,13 +70,19 @@ class ImageEncoder:
         config = model.config
         self.dim = int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
 
-    @torch.inference_mode()
     def encode(self, pixels_BHW3: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Float32 unit rows [B, D] on the device; NaN where the tower gives NaN, zeros where zeros."""
-        if not pixels_BHW3.flags.writeable:  # torch has no read-only tensors, and warns
-            pixels_BHW3 = pixels_BHW3.copy()
-        pixels = torch.from_numpy(pixels_BHW3).to(self.device)
-        x_B3HW = self._normalisation.apply(pixels).to(self.dtype)
+        on_gpu = self.device.type == "cuda"
+        # Ray's arrays are read-only, which torch does not know, and pageable, from where a copy to the device waits
+        # for itself.  Torch keeps the pinned memory for the next batch, and hands it out once the copy is over.
+        staged_BHW3 = torch.empty(pixels_BHW3.shape, dtype=torch.uint8, pin_memory=on_gpu)
+        staged_BHW3.numpy()[:] = pixels_BHW3
+        return self.embed(staged_BHW3.to(self.device, non_blocking=on_gpu))
+
+    @torch.inference_mode()
+    def embed(self, pixels_BHW3: torch.Tensor) -> torch.Tensor:
+        """The same, of uint8 pixels that are on the device."""
+        x_B3HW = self._normalise(pixels_BHW3).to(self.dtype)
         return _unit(self._model.get_image_features(pixel_values=x_B3HW).pooler_output)
 
 

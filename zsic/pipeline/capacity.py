@@ -15,6 +15,11 @@ GIB = 2**30
 DECODE_BYTES_PER_PIXEL = 10
 """Peak memory of decoding one picture, measured on the worst formats at the pixel limit: WebP and palette PNG."""
 
+GPU_CALLS = 3
+"""Blocks that a GPU's encoder works on at once: one computes, the others copy, wait, or make rows."""
+_CUDA_BYTES = 4 * GIB
+"""Host memory of a process that uses CUDA, without weights."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -64,12 +69,15 @@ class Layout:
     encoder_cpus: float
     encoder_gpus: float
     encoder_threads: int
+    encoder_calls: int
+    """Blocks that one encoder works on at once."""
     encoder_memory_bytes: int
     write_cpus: float
     write_memory_bytes: int
     block_rows: int
     """Rows of one block, the unit that travels from decode to encoder."""
-    batch_size: int
+    batch_size: int | None
+    """Images in one forward pass; None leaves it to the encoder, which tries its GPU."""
     rows_per_part: int
     images_per_slice: int
     images_per_s: float
@@ -127,7 +135,10 @@ def lay_out(
     block_rows = execution.block_rows or _block_rows(workload, object_store, batch_size, decode_tasks, encoders, rate)
     block_bytes = block_rows * workload.pixels_bytes
     decode_memory = 3 * block_bytes + decode.max_pixels * DECODE_BYTES_PER_PIXEL
-    encoder_memory = 2 * workload.weights_bytes + 4 * block_bytes + GIB // 2
+    encoder_calls = GPU_CALLS if on_gpu else 1
+    encoder_memory = (
+        2 * workload.weights_bytes + 4 * encoder_calls * block_bytes + (_CUDA_BYTES if on_gpu else GIB // 2)
+    )
     rows = rows_per_part or int(min(max(60 * rate, 1_000), 200_000))
     write_memory = 4 * rows * workload.row_bytes
     _check_places(
@@ -138,7 +149,7 @@ def lay_out(
             ("write task", Node(write_cpus, 0.0, write_memory)),
         ],
     )
-    in_flight = (2 * encoders + 2) * block_bytes
+    in_flight = ((encoder_calls + 1) * encoders + 2) * block_bytes
     if in_flight > object_store // 2:
         raise CapacityError(
             f"the object store holds {object_store / GIB:.2f} GiB and {in_flight / GIB:.2f} GiB of pixels would be "
@@ -154,11 +165,12 @@ def lay_out(
         encoder_cpus=encoder_cpus,
         encoder_gpus=execution.num_gpus,
         encoder_threads=encoder_threads,
+        encoder_calls=encoder_calls,
         encoder_memory_bytes=encoder_memory,
         write_cpus=write_cpus,
         write_memory_bytes=write_memory,
         block_rows=block_rows,
-        batch_size=min(batch_size, block_rows),
+        batch_size=None if on_gpu and execution.batch_size is None else min(batch_size, block_rows),
         rows_per_part=rows,
         images_per_slice=_images_per_slice(workload, block_rows, decode_tasks),
         images_per_s=rate,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -182,7 +183,10 @@ class _Block:
 
 
 class Encode:
-    """An actor that holds the image tower and the head: a block of pixels to rows of the table."""
+    """An actor that holds the image tower and the head: a block of pixels to rows of the table.
+
+    `batch_size` None is what suits the GPU best.
+    """
 
     def __init__(
         self,
@@ -192,28 +196,35 @@ class Encode:
         *,
         dtype: str,
         top_k: int,
-        batch_size: int,
+        batch_size: int | None,
         n_threads: int,
         reporter: "Reporter",
     ) -> None:
+        from zsic.models.batch_size import find_batch_size
         from zsic.models.encoder import ImageEncoder
+        from zsic.models.streams import Streams
 
         device = "cuda" if spec.execution.num_gpus > 0 else "cpu"
         self._encoder = ImageEncoder(checkpoint.on_this_machine(), device=device, dtype=dtype, threads=n_threads)
+        self._batch_size = batch_size or find_batch_size(self._encoder)
+        self._streams = Streams(device)
         # Of many labels the matrix is large: one copy lies in the object store, for all encoders.
         head = ray.get(head) if isinstance(head, ray.ObjectRef) else head
         self._head = head.to_device(device)
         self._keep_columns = spec.source.keep_columns
         self._embeddings = spec.output.embeddings
         self._top_k = top_k
-        self._batch_size = batch_size
         self._reporter = reporter
         self._schema = output_schema(self._keep_columns, self._encoder.dim if self._embeddings else None).append(
             pa.field(SOURCE_TOTAL, pa.int32())
         )
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Classify the rows of a block whose outcome is ok; order and number of rows stay."""
+        """Classify the rows of a block whose outcome is ok; order and number of rows stay.  Threads may call."""
+        with self._streams.own():
+            return self._classify_block(block)
+
+    def _classify_block(self, block: pa.Table) -> pa.Table:
         outcomes, details = block["outcome"].to_pylist(), block["detail"].to_pylist()
         ok_rows = np.flatnonzero(np.array(outcomes) == Outcome.OK)
         pixels_NHW3 = _pixels_of(block, self._encoder.geometry)
@@ -222,7 +233,9 @@ class Encode:
         begin = 0
         while begin < len(ok_rows):
             started = time.perf_counter()
-            rows_B = ok_rows[begin : begin + self._batch_size]
+            # Batches of about one size: a last one of few images would not be worth its time on a GPU.
+            n_batches = ceil((len(ok_rows) - begin) / self._batch_size)
+            rows_B = ok_rows[begin : begin + ceil((len(ok_rows) - begin) / n_batches)]
             bad_rows = self._classify_if_it_fits(pixels_NHW3, rows_B, answers)
             if bad_rows is None:
                 continue  # with fewer
@@ -263,7 +276,11 @@ class Encode:
         """Enter the answers of some rows of a block; returns those whose embedding is not finite."""
         from zsic.models.batch import encode_apart
 
-        image_BD = encode_apart(self._encoder.encode, pixels_NHW3[rows_B])
+        first, last = int(rows_B[0]), int(rows_B[-1])
+        is_whole = last - first == len(rows_B) - 1  # then they need not be gathered
+        image_BD = encode_apart(
+            self._encoder.encode, pixels_NHW3[first : last + 1] if is_whole else pixels_NHW3[rows_B]
+        )
         finite_B = image_BD.isfinite().all(dim=1).cpu().numpy()
         top = self._head.rank(image_BD.nan_to_num(), self._top_k)
         arrays = (top.label_index_BK, top.score_BK, top.similarity_BK, image_BD)
@@ -278,9 +295,8 @@ def _as_column(values: Any, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
 
 def _pixels_of(block: pa.Table, geometry: Geometry) -> npt.NDArray[np.uint8]:
     """The pixels of a block as uint8 [N, H, W, 3], without a copy where they are in one piece."""
-    pixels = block[PIXELS].combine_chunks()
-    if isinstance(pixels, pa.ChunkedArray):
-        pixels = pixels.chunk(0)
+    chunks = block[PIXELS].chunks
+    pixels = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
     height, width = geometry.size
     n_bytes = height * width * 3
     flat = np.frombuffer(pixels.buffers()[1], np.uint8, len(pixels) * n_bytes, pixels.offset * n_bytes)

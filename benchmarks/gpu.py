@@ -22,7 +22,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import time
@@ -37,6 +36,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import transformers
+from pictures import draw_shard, link_shards, read_shard
 from PIL import Image
 
 from zsic.core.labels import load_labels
@@ -172,45 +172,6 @@ def decode_alone(shard: str, geometry: Geometry, seconds: float) -> float:
         prepare(pictures[n % len(pictures)], geometry, DecodeSpec(), out_HW3)
         n += 1
     return n / elapsed
-
-
-# --- pictures
-
-
-def read_shard(path: Path) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(path) as tar:
-        for member in tar:
-            if member.name.lower().endswith((".jpg", ".jpeg")):
-                file = tar.extractfile(member)
-                assert file is not None
-                yield member.name, file.read()
-
-
-def draw_shard(path: Path, n: int = 100) -> Path:
-    """JPEG pictures of 500 x 375 and about 100 KB, of blurred noise and grain."""
-    rng = np.random.default_rng(0)
-    with tarfile.open(path, "w") as tar:
-        for number in range(n):
-            coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)).resize((500, 375), 3)
-            grain = np.clip(np.asarray(coarse, np.int16) + rng.normal(0, 14, (375, 500, 3)), 0, 255)
-            stream = io.BytesIO()
-            Image.fromarray(grain.astype(np.uint8)).save(stream, "JPEG", quality=90)
-            entry = tarfile.TarInfo(f"{number:05}.jpg")
-            entry.size = stream.tell()
-            stream.seek(0)
-            tar.addfile(entry, stream)
-    return path
-
-
-def multiply(shards: list[Path], folder: Path, n_images: int) -> None:
-    """As many shards as hold so many images, each a link to one of the few that there are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sizes = [sum(1 for _ in read_shard(shard)) for shard in shards]
-    n, at = 0, 0
-    while n < n_images:
-        os.link(shards[at % len(shards)], folder / f"{at:05}.tar")
-        n += sizes[at % len(shards)]
-        at += 1
 
 
 # --- parts, each run in a process of its own
@@ -398,8 +359,7 @@ def part_pipeline(options: argparse.Namespace) -> dict[str, Any]:
     tower = TOWERS[options.model]
     name = options.model.replace("/", "-").replace("@", "-")
     source, out = Path(options.work, f"many-{name}"), Path(options.work, f"out-{name}")
-    multiply(sorted(Path(options.work, "few").glob("*.tar")), source, options.images)
-    n = sum(1 for path in source.iterdir()) * 100
+    link_shards(sorted(Path(options.work, "few").glob("*.tar")), source, options.images)
     spec = make_spec(
         {
             "source": str(source),
@@ -420,7 +380,6 @@ def part_pipeline(options: argparse.Namespace) -> dict[str, Any]:
     images_per_s, first, last = times.steady(summary.n_rows)
     return {
         "images": summary.n_rows,
-        "expected_images": n,
         "pipeline": images_per_s,
         "busy": busy.share(first, last),
         "steady_s": last - first,

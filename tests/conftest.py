@@ -1,5 +1,6 @@
 """Servers that tests share: a fast S3 double in this process, a real S3 server, and a proxy that breaks things."""
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -111,7 +112,20 @@ def s3_place(s3_bucket: tuple[str, str]) -> Place:
 
 @pytest.fixture(scope="session")
 def _fault_proxy(s3_server: str) -> Iterator[FaultProxy]:
-    address = urlsplit(s3_server)
+    with _proxy_before(s3_server) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def real_fault_proxy(real_s3_server: str) -> Iterator[FaultProxy]:
+    """A proxy before the real S3 server."""
+    with _proxy_before(real_s3_server) as proxy:
+        yield proxy
+
+
+@contextlib.contextmanager
+def _proxy_before(server: str) -> Iterator[FaultProxy]:
+    address = urlsplit(server)
     proxy = FaultProxy((address.hostname or "", address.port or 80))
     yield proxy
     proxy.stop()

@@ -61,23 +61,49 @@ def test_file_operations(tmp_path: Path, disk_watch: DiskWatch, story: str, act:
         play(f"out-{at}", at)
 
 
-@pytest.mark.parametrize("act", ["lose", "unavailable", "reset", "truncate"])
+WIRE_ACTS = ["lose", "unavailable", "reset", "truncate"]
+
+
+@pytest.mark.parametrize("act", WIRE_ACTS)
 def test_requests_to_s3(s3_bucket: tuple[str, str], fault_proxy: FaultProxy, act: str) -> None:
+    _break_requests(*s3_bucket, fault_proxy, act, _step(4))
+
+
+@pytest.mark.real_s3
+@pytest.mark.parametrize("act", WIRE_ACTS)
+def test_requests_to_a_real_s3(real_s3_bucket: tuple[str, str], real_fault_proxy: FaultProxy, act: str) -> None:
+    _break_requests(*real_s3_bucket, real_fault_proxy, act, 5 * EVERY)
+
+
+@pytest.mark.real_s3
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("story", STORIES)
+def test_operations_of_a_real_store(real_s3_bucket: tuple[str, str], story: str, act: Act) -> None:
+    endpoint, bucket = real_s3_bucket
+    spec = StoreSpec(s3_endpoint_url=endpoint, attempts=3, timeout_s=10)
+    counted = open_store(f"s3://{bucket}/counted", spec)
+    n = count_operations(counted, prepare(counted, story))
+    for at in range(1 + ACTS.index(act), n + 1, 5 * EVERY):
+        store = open_store(f"s3://{bucket}/out-{at}", spec)
+        world = prepare(store, story)
+        break_and_mend(store, world, Breaking(store, at, act))
+
+
+def _break_requests(endpoint: str, bucket: str, proxy: FaultProxy, act: str, step: int) -> None:
     """One request after the other is broken at the wire, as the real client sees it: it mends that by itself."""
-    endpoint, bucket = s3_bucket
     sound = StoreSpec(s3_endpoint_url=endpoint)
-    broken = StoreSpec(s3_endpoint_url=fault_proxy.url, attempts=3, timeout_s=5)
+    broken = StoreSpec(s3_endpoint_url=proxy.url, attempts=3, timeout_s=5)
 
     def play(name: str, rules: list[Rule]) -> int:
         store = open_store(f"s3://{bucket}/{name}", sound)
         world = prepare(store, "second")
-        fault_proxy.rules, fault_proxy.requests = rules, []
+        proxy.rules, proxy.requests = rules, []
         seen: list[str] = []
         broken_store = open_store(f"s3://{bucket}/{name}", broken)
-        break_and_mend(store, world, broken_store, lambda: seen.extend(fault_proxy.requests))
+        break_and_mend(store, world, broken_store, lambda: seen.extend(proxy.requests))
         return len(seen)
 
     n = play(f"{act}-counted", [])
     assert n > 60
-    for at in range(2, n + 1, _step(4)):
+    for at in range(2, n + 1, step):
         play(f"{act}-{at}", [Rule(".", act, amount=20, times=1, after=at - 1)])  # type: ignore[arg-type]

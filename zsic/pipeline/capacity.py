@@ -20,6 +20,9 @@ GPU_CALLS = 3
 _CUDA_BYTES = 4 * GIB
 """Host memory of a process that uses CUDA, without weights."""
 
+_ROWS_WRITTEN_PER_S = 20_000
+"""By one write task, by far: Parquet takes some 20 microseconds of CPU for a row, and a store as much again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -73,6 +76,8 @@ class Layout:
     """Blocks that one encoder works on at once."""
     encoder_memory_bytes: int
     write_cpus: float
+    write_tasks: int
+    """Most write tasks at once.  Ray sets CPUs aside for as many as there may be."""
     write_memory_bytes: int
     block_rows: int
     """Rows of one block, the unit that travels from decode to encoder."""
@@ -168,6 +173,7 @@ def lay_out(
         encoder_calls=encoder_calls,
         encoder_memory_bytes=encoder_memory,
         write_cpus=write_cpus,
+        write_tasks=1 + int(rate / _ROWS_WRITTEN_PER_S),
         write_memory_bytes=write_memory,
         block_rows=block_rows,
         batch_size=None if on_gpu and execution.batch_size is None else min(batch_size, block_rows),
@@ -251,8 +257,11 @@ def _block_rows(
 
 
 def _images_per_slice(workload: Workload, block_rows: int, decode_tasks: int) -> int:
-    """Whole blocks, at least four slices a decode task, at most 1,000 images (or one block)."""
-    wanted = min(workload.n_images // (4 * decode_tasks), 1_000)
+    """Whole blocks: at least eight slices a decode task, at most 4,000 images (or one block).
+
+    Between two tasks of one worker Ray takes tenths of a second, so a task should last ten.
+    """
+    wanted = min(workload.n_images // (8 * decode_tasks), 4_000)
     return max(wanted // block_rows, 1) * block_rows
 
 

@@ -131,6 +131,7 @@ class _Flow:
         )
         dataset.write_datasink(
             PartSink(store, self.plan, metadata=_part_metadata(job, self.head), rows_per_part=layout.rows_per_part),
+            concurrency=layout.write_tasks,
             ray_remote_args={
                 "num_cpus": layout.write_cpus,
                 "memory": layout.write_memory_bytes,

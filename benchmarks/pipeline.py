@@ -1,0 +1,281 @@
+"""The job against its own bare functions, and against the peers, on the same pictures in one run.
+
+    python benchmarks/pipeline.py [--images 2000] [--shards 'photos/*.tar'] [--write]
+
+Everything is measured as CPU seconds of whole process trees, twice, with few images and with many: the difference is
+what an image costs, and what is left is what it costs to start.
+
+- `bare`: one process that reads, decodes, encodes and ranks by the job's own functions; writes nothing.
+- `zsic, shards` and `zsic, files`: the job, from tar shards and from loose files to Parquet.
+- `ray data`: the shape that Ray's documentation shows: `read_images`, a transformers processor in one actor pool, the
+  model in another, `write_parquet`.
+- `transformers`: the zero-shot pipeline, pictures read one after the other, batches of 32.
+
+The answers of all are compared with the bare loop's before anything is printed.  Floors: an image of the job costs at
+most 1.2 times an image of the bare loop, and Ray's shape costs at least 3 times an image of the job.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from measure import Spent, machine, python, spend, write_results
+from pictures import draw_shard, link_files, link_shards, read_shard
+
+MOST_OF_BARE = 1.2
+LEAST_OF_RAY = 3.0
+BATCH = 32
+
+
+def bare(source: Path, threads: int) -> Iterator[tuple[str, str, float]]:
+    """One process, the job's own functions, one after the other."""
+    import numpy as np
+    import torch
+
+    from zsic.core.labels import load_labels
+    from zsic.core.preprocess import prepare
+    from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec
+    from zsic.demo.label_sets import labels
+    from zsic.models.checkpoint import resolve
+    from zsic.models.encoder import ImageEncoder, TextEncoder
+    from zsic.models.head import compile_head
+
+    torch.set_num_threads(threads)
+    checkpoint = resolve(ModelSpec())
+    encoder = ImageEncoder(checkpoint)
+    head = compile_head(load_labels(LabelsSpec(names=tuple(labels()))), TextEncoder(checkpoint))
+    pictures = ((path, item) for path in sorted(source.iterdir()) for item in _read(path))
+    for batch in batched(pictures, 64):
+        pixels_BHW3 = np.stack([prepare(data, encoder.geometry, DecodeSpec()).pixels_HW3 for _, (_, data) in batch])
+        top = head.rank(encoder.encode(pixels_BHW3), 5)
+        for at, (path, (name, _)) in enumerate(batch):
+            yield f"{path.stem}/{name}", head.labels[int(top.label_index_BK[at, 0])], float(top.score_BK[at, 0])
+
+
+def batched(items: Iterable[Any], n: int) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, n)):
+        yield batch
+
+
+def _read(path: Path) -> Iterator[tuple[str, bytes]]:
+    if path.suffix == ".tar":
+        yield from read_shard(path)
+    else:
+        yield path.name, path.read_bytes()
+
+
+def zsic_job(source: Path, out: Path) -> dict[str, Any]:
+    import zsic
+    from zsic.core.spec import make_spec
+    from zsic.demo.label_sets import labels
+
+    summary = zsic.run(make_spec({"source": str(source), "labels": labels(), "output": str(out)}))
+    return {"n": summary.n_rows, "outcomes": summary.outcomes, "seconds": summary.seconds}
+
+
+def ray_data(source: Path, out: Path) -> dict[str, Any]:
+    """As in Ray's documentation of batch inference; reservations so that all stages fit the machine."""
+    import ray
+    import torch
+    from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+    from zsic.core.labels import load_labels
+    from zsic.core.spec import LabelsSpec
+    from zsic.demo import MODEL_PATH
+    from zsic.demo.label_sets import labels
+
+    label_prompts = [prompt for (prompt,) in load_labels(LabelsSpec(names=tuple(labels()))).prompts()]
+    cores = len(os.sched_getaffinity(0))
+
+    class Processor:
+        def __init__(self) -> None:
+            self.processor = AutoImageProcessor.from_pretrained(MODEL_PATH)
+
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            pixels = self.processor(images=list(batch["image"]), return_tensors="np")["pixel_values"]
+            return {"path": batch["path"], "pixel_values": pixels}
+
+    class Model:
+        def __init__(self) -> None:
+            torch.set_num_threads(cores)
+            self.model = CLIPModel.from_pretrained(MODEL_PATH).eval()
+            tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
+            with torch.inference_mode():
+                text = self.model.get_text_features(**tokenizer(label_prompts, padding=True, return_tensors="pt"))
+                self.text = torch.nn.functional.normalize(text.pooler_output, dim=-1)
+
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            with torch.inference_mode():
+                rows = self.model.get_image_features(pixel_values=torch.from_numpy(batch["pixel_values"].copy()))
+                rows = torch.nn.functional.normalize(rows.pooler_output, dim=-1)
+                scores = (rows @ self.text.T * self.model.logit_scale.exp()).softmax(dim=1)
+                top = scores.topk(5, dim=1)
+            names = labels()
+            return {
+                "path": batch["path"],
+                "label": [names[index] for index in top.indices[:, 0].tolist()],
+                "score": top.values[:, 0].numpy(),
+            }
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        ray.init(address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        (
+            ray.data.read_images(str(source), mode="RGB", include_paths=True, ray_remote_args={"num_cpus": 0.5})
+            .map_batches(Processor, batch_size=BATCH, concurrency=1, num_cpus=0.5)
+            .map_batches(Model, batch_size=BATCH, concurrency=1, num_cpus=0.5)
+            .write_parquet(str(out), ray_remote_args={"num_cpus": 0.25})
+        )
+        ray.shutdown()
+    return {}
+
+
+def transformers_pipeline(source: Path) -> Iterator[tuple[str, str, float]]:
+    import transformers
+    from PIL import Image
+
+    from zsic.demo import MODEL_PATH
+    from zsic.demo.label_sets import labels
+
+    pipe = transformers.pipeline("zero-shot-image-classification", model=str(MODEL_PATH), device="cpu")
+    for paths in batched(sorted(source.iterdir()), BATCH):
+        images = [Image.open(path) for path in paths]
+        for path, answer in zip(paths, pipe(images, candidate_labels=labels(), batch_size=BATCH), strict=True):
+            yield f"{path.stem}/{path.name}", answer[0]["label"], answer[0]["score"]
+
+
+# --- each in a process of its own
+
+
+def _part(options: argparse.Namespace) -> dict[str, Any]:
+    """Classify, and give the first answers."""
+    source, out = Path(options.source), Path(options.out)
+    match options.part:
+        case "bare":
+            answers = list(bare(source, 1))
+        case "zsic":
+            return {**zsic_job(source, out), "answers": _answers(out, "uri", "key")}
+        case "ray":
+            return {**ray_data(source, out), "answers": _answers(out, "path", None)}
+        case _:
+            answers = list(transformers_pipeline(source))
+    return {"n": len(answers), "answers": {key: label for key, label, _ in answers[:2000]}}
+
+
+def _answers(out: Path, uri: str, key: str | None) -> dict[str, str]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(sorted(out.glob("*.parquet")), columns=[uri, "label", *([key] if key else [])])
+    return {
+        f"{Path(row[uri]).stem}/{(row[key] if key else None) or Path(row[uri]).name}": row["label"]
+        for row in islice(table.to_pylist(), 20_000)
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=2000, help="of the longer of two measurements")
+    parser.add_argument("--shards", help="tar shards of JPEG photographs, a glob; drawn ones without it")
+    parser.add_argument("--write", action="store_true", help="keep the table under benchmarks/results")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--source", help=argparse.SUPPRESS)
+    parser.add_argument("--out", default="/nonexistent", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        print(json.dumps(_part(options)))
+        return
+    with tempfile.TemporaryDirectory(prefix="pipeline-bench-") as work:
+        _compare(options, Path(work))
+
+
+def _compare(options: argparse.Namespace, work: Path) -> None:
+    shards = sorted(Path().glob(options.shards)) if options.shards else [draw_shard(work / "drawn.tar", 200)]
+    if options.shards:
+        shards = [Path(os.path.realpath(shard)) for shard in shards]
+        copies = [work / shard.name for shard in shards]
+        for shard, copy in zip(shards, copies, strict=True):
+            copy.write_bytes(shard.read_bytes())
+        shards = copies
+    many, few = options.images, options.images // 5
+    sources: dict[tuple[str, int], Path] = {}
+    for n in (few, many):
+        sources["shards", n] = link_shards(shards, work / f"shards-{n}", n)
+        sources["files", n] = link_files(shards, work / f"files-{n}", n)
+    spent: dict[str, tuple[Spent, Spent]] = {}
+    for name, part, kind in (
+        ("bare", "bare", "shards"),
+        ("zsic, shards", "zsic", "shards"),
+        ("bare, files", "bare", "files"),
+        ("zsic, files", "zsic", "files"),
+        ("ray data, files", "ray", "files"),
+        ("transformers, files", "transformers", "files"),
+    ):
+        both = [
+            spend(
+                python(__file__, "--part", part, "--source", sources[kind, n], "--out", work / f"out-{len(spent)}-{n}")
+            )
+            for n in (few, many)
+        ]
+        spent[name] = (both[0], both[1])
+        print(f"{name}: {both[0].cpu_s:.1f} and {both[1].cpu_s:.1f} CPU s", file=sys.stderr)
+    _check(spent)
+    text, misses = _table(spent, few, many, options)
+    print(text)
+    if options.write:
+        print(write_results("pipeline", text))
+    if misses:
+        raise SystemExit("; ".join(misses))
+
+
+def _check(spent: dict[str, tuple[Spent, Spent]]) -> None:
+    for kind in ("shards", "files"):
+        expected = spent["bare" if kind == "shards" else "bare, files"][1].result["answers"]
+        for name, (_, larger) in spent.items():
+            if not name.endswith(kind) or name.startswith("bare"):
+                continue
+            got = larger.result["answers"]
+            same = sum(got.get(key) == label for key, label in expected.items())
+            # Others resize to other pixels, by rounding.
+            if same < (1.0 if name.startswith("zsic") else 0.97) * len(expected):
+                raise SystemExit(f"{name}: only {same} of {len(expected)} answers are the bare loop's")
+
+
+def _table(
+    spent: dict[str, tuple[Spent, Spent]], few: int, many: int, options: argparse.Namespace
+) -> tuple[str, list[str]]:
+    each = {name: (b.cpu_s - a.cpu_s) / (many - few) * 1e3 for name, (a, b) in spent.items()}
+    wall = {name: (many - few) / max(b.wall_s - a.wall_s, 1e-9) for name, (a, b) in spent.items()}
+    start = {name: a.cpu_s - each[name] * few / 1e3 for name, (a, _) in spent.items()}
+    start_wall = {name: a.wall_s - few / wall[name] for name, (a, _) in spent.items()}
+    lines = [
+        "# What an image costs: the job, its bare functions, and the peers",
+        "",
+        f"`benchmarks/pipeline.py`, {few} and {many} images of {options.shards or 'drawn 500 x 375 JPEG'}, bundled model; "
+        f"{machine()}.",
+        "",
+        "| | CPU ms an image | of bare | images/s (wall) | start, CPU s | start, wall s | peak GiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, (_, larger) in spent.items():
+        base = each["bare, files" if name.endswith("files") else "bare"]
+        lines.append(
+            f"| {name} | {each[name]:.2f} | {each[name] / base:.2f} | {wall[name]:.0f} | {start[name]:.1f} "
+            f"| {start_wall[name]:.1f} | {larger.peak_bytes / 2**30:.1f} |"
+        )
+    misses = []
+    if (ratio := each["zsic, shards"] / each["bare"]) > MOST_OF_BARE:
+        misses.append(f"an image of the job costs {ratio:.2f} times one of the bare loop, more than {MOST_OF_BARE}")
+    if (ratio := each["ray data, files"] / each["zsic, files"]) < LEAST_OF_RAY:
+        misses.append(f"Ray's documented shape costs {ratio:.1f} times the job, less than {LEAST_OF_RAY}")
+    return "\n".join([*lines, ""]), misses
+
+
+if __name__ == "__main__":
+    main()

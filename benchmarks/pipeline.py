@@ -254,11 +254,11 @@ def _table(
     wall = {name: (many - few) / max(b.wall_s - a.wall_s, 1e-9) for name, (a, b) in spent.items()}
     start = {name: a.cpu_s - each[name] * few / 1e3 for name, (a, _) in spent.items()}
     start_wall = {name: a.wall_s - few / wall[name] for name, (a, _) in spent.items()}
+    pictures = options.shards or "drawn pictures"
     lines = [
         "# What an image costs: the job, its bare functions, and the peers",
         "",
-        f"`benchmarks/pipeline.py`, {few} and {many} images of {options.shards or 'drawn 500 x 375 JPEG'}, bundled model; "
-        f"{machine()}.",
+        f"`benchmarks/pipeline.py`, {few} and {many} images of {pictures}, bundled model; {machine()}.",
         "",
         "| | CPU ms an image | of bare | images/s (wall) | start, CPU s | start, wall s | peak GiB |",
         "|---|---|---|---|---|---|---|",

@@ -119,7 +119,8 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
             str | None,
             _option(
                 "decode.mode",
-                "exact (the default: transformers' pixels up to rounding, fast) or pil (to the bit).",
+                "exact (the default: transformers' pixels up to rounding), pil (to the bit), or fast (large JPEGs are "
+                "decoded to a fraction of their size: half a grey level off).",
                 _OF_DECODE,
                 "--decode-mode",
             ),
@@ -419,7 +420,7 @@ def _predict(
     model: Model = "demo",
     template: Template = None,
     top_k: Annotated[int | None, typer.Option("--top-k", help="Predictions an image; default 5.")] = None,
-    decode_mode: Annotated[str, typer.Option("--decode-mode", help="exact or pil.")] = "exact",
+    decode_mode: Annotated[str, typer.Option("--decode-mode", help="exact, pil or fast.")] = "exact",
     json: Annotated[
         bool, typer.Option("--json", help="Print JSON shaped as transformers' pipeline returns it.")
     ] = False,

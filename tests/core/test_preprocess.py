@@ -17,13 +17,13 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from zsic.core import preprocess
-from zsic.core.decode import DecodeError
+from zsic.core.decode import DecodeError, inspect
 from zsic.core.errors import ModelError
 from zsic.core.outcome import Outcome
 from zsic.core.preprocess import Geometry, Prepared, fit, prepare
 from zsic.core.spec import DecodeSpec
 
-PIL, EXACT = DecodeSpec(mode="pil"), DecodeSpec(mode="exact")
+PIL, EXACT, FAST = DecodeSpec(mode="pil"), DecodeSpec(mode="exact"), DecodeSpec(mode="fast")
 CLIP = Geometry(224, "bicubic", (224, 224))
 SIGLIP = Geometry((384, 384), "bicubic", None)
 VIT = Geometry((224, 224), "bilinear", None)
@@ -113,6 +113,45 @@ def test_exact_is_pil_up_to_rounding(size: tuple[int, int], format: str, turn: i
     difference = differences(images.oriented(turn, images.noise(*size), format), geometry)
     assert difference.max() <= 3
     assert difference.mean() < 0.1
+
+
+def scenery(height: int, width: int) -> Image.Image:
+    """Smooth, and different at every place, so that a shift shows."""
+    y, x = np.mgrid[:height, :width] / max(height, width) * 9
+    waves = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=-1)
+    return Image.fromarray((127.5 + 110 * waves).astype(np.uint8))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(257, 600),
+    st.integers(257, 600),
+    st.integers(1, 8),
+    st.sampled_from([Geometry(64, "bicubic", (64, 64)), Geometry((64, 48), "bilinear", None)]),
+)
+def test_fast_is_exact_where_nothing_is_fine(height: int, width: int, turn: int, geometry: Geometry) -> None:
+    """Half a pixel of the picture, which libjpeg adds when it rounds sizes up, would already be too much."""
+    data = images.oriented(turn, scenery(height, width))
+    fast, exact = prepare(data, geometry, FAST), prepare(data, geometry, EXACT)
+    assert fast[1:] == exact[1:]
+    difference = np.abs(fast.pixels_HW3.astype(int) - exact.pixels_HW3)
+    assert difference.mean() < 0.4
+    assert difference.max() <= 4
+
+
+@pytest.mark.parametrize("side", [100, 250])
+def test_fast_leaves_small_pictures_alone(side: int) -> None:
+    data = images.oriented(1, images.noise(side, side))
+    geometry = Geometry(64, "bicubic", (64, 64))
+    assert np.array_equal(prepare(data, geometry, FAST).pixels_HW3, prepare(data, geometry, EXACT).pixels_HW3)
+
+
+def test_fast_takes_large_pictures_at_a_fraction() -> None:
+    data = images.oriented(1, images.noise(1603, 1201))
+    picture = preprocess._decode_jpeg(data, inspect(data, FAST), (64, 85))
+    assert picture is not None
+    assert picture.shape == (151, 201, 3)
+    assert preprocess._extent((1603, 1201), picture) == (1201 / 8, 1603 / 8)
 
 
 @pytest.mark.parametrize("geometry", [CLIP, SIGLIP, VIT, Geometry(256, "bicubic", (224, 224))])

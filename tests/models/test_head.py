@@ -112,3 +112,13 @@ def test_rank_gives_links_scores_best_first() -> None:
     torch.testing.assert_close(top.similarity_BK[:, 0], torch.ones(2))
     torch.testing.assert_close(top.score_BK.sum(dim=1), torch.ones(2))
     assert head.to_device("cpu").rank(image_BD, 1).score_BK.shape == (2, 1)
+
+
+def test_many_labels_are_ranked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = compile_head(_labels(*(f"label {n}" for n in range(50))), HashTower())
+    image_BD = torch.nn.functional.normalize(torch.randn(13, 32, generator=torch.Generator().manual_seed(0)))
+    whole = head.rank(image_BD, 7)
+    monkeypatch.setattr(head_module, "_SCORES_AT_ONCE", 200)
+    for ours, theirs in zip(head.rank(image_BD, 7), whole, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert head.rank(image_BD[:0], 7).score_BK.shape == (0, 7)

@@ -22,12 +22,14 @@ def resize(
     width: int,
     resample: str,
     *,
+    extent: tuple[float, float] | None = None,
     on_its_side: bool = False,
 ) -> Pixels:
     """Resize to `height` x `width`, with antialiasing.
 
-    `resample` is `bilinear` or `bicubic`.  With `on_its_side` the sizes, and the order of the two directions,
-    are meant for the picture after a quarter turn; the pixels stay as they lie.
+    `resample` is `bilinear` or `bicubic`.  `extent` says how many pixels high and wide the picture truly is, where a
+    decoder that scales has rounded up.  With `on_its_side` the sizes, and the order of the two directions, are meant
+    for the picture after a quarter turn; the pixels, and their extent, stay as they lie.
     """
     h, w, _ = pixels_hw3.shape
     if on_its_side:
@@ -35,13 +37,27 @@ def resize(
         height, width = width, height
     else:
         height_first = _takes_height_first(h, w, height, width)
+    true_h, true_w = extent or (h, w)
     # In this order torch knows it for channels-last; permuted first, it takes twice as long, by planes.
     picture_13hw = torch.from_numpy(pixels_hw3)[None].permute(0, 3, 1, 2)
     if height_first:
-        picture_13hw = interpolate(picture_13hw, (height, w), mode=resample, antialias=True)
-    picture_13HW = interpolate(picture_13hw, (height, width), mode=resample, antialias=True)
+        picture_13hw = _interpolate(picture_13hw, (height, w), (true_h, w), resample)
+        h = true_h = height
+    picture_13HW = _interpolate(picture_13hw, (height, width), (true_h, true_w), resample)
     resized_HW3: Pixels = picture_13HW[0].permute(1, 2, 0).numpy()
     return resized_HW3
+
+
+def _interpolate(
+    picture_13hw: torch.Tensor, size: tuple[int, int], extent: tuple[float, float], resample: str
+) -> torch.Tensor:
+    if extent == tuple(picture_13hw.shape[2:]):
+        return interpolate(picture_13hw, size, mode=resample, antialias=True)
+    # Given factors, torch maps pixels by them, and rounds down for the size: what rounding took off is added.
+    factors = [(new + 1e-6) / old for new, old in zip(size, extent, strict=True)]
+    scaled = interpolate(picture_13hw, scale_factor=factors, mode=resample, antialias=True)
+    # The part of a pixel by which the picture is larger than its extent may be enough for one more.
+    return scaled[:, :, : size[0], : size[1]]
 
 
 def _takes_height_first(h: int, w: int, height: int, width: int) -> bool:

@@ -36,13 +36,21 @@ def top_k(score_BC: torch.Tensor, similarity_BC: torch.Tensor, k: int) -> TopK:
 
     Scores must not be NaN.
     """
-    # torch.topk picks and orders equal values by chance; what it is sure of is the k-th best value.
-    kth_B1 = score_BC.topk(k, dim=1).values[:, -1:]
+    score_BK, index_BK = score_BC.topk(k, dim=1)
+    # Equal values it picks and orders by chance.  Few rows have any, and to be sure of all costs more than the scores.
+    tied_B = (score_BC == score_BK[:, -1:]).sum(dim=1) > 1
+    tied_B |= (score_BK[:, 1:] == score_BK[:, :-1]).any(dim=1)
+    if tied_B.any():
+        index_BK[tied_B] = _in_label_order(score_BC[tied_B], score_BK[tied_B, -1:], k)
+    return TopK(index_BK.int(), score_BK, similarity_BC.gather(1, index_BK))
+
+
+def _in_label_order(score_BC: torch.Tensor, kth_B1: torch.Tensor, k: int) -> torch.Tensor:
+    """Indices [B, K] of the best, of equal ones the first; given the k-th best score, of which topk is sure."""
     above_BC = score_BC > kth_B1
     level_BC = score_BC == kth_B1
     n_level_B1 = k - above_BC.sum(dim=1, keepdim=True)
     kept_BC = above_BC | (level_BC & (level_BC.cumsum(dim=1) <= n_level_B1))
     index_BK = kept_BC.nonzero()[:, 1].view(-1, k)  # in label order
-    score_BK, order_BK = score_BC.gather(1, index_BK).sort(dim=1, descending=True, stable=True)
-    index_BK = index_BK.gather(1, order_BK)
-    return TopK(index_BK.int(), score_BK, similarity_BC.gather(1, index_BK))
+    order_BK = score_BC.gather(1, index_BK).sort(dim=1, descending=True, stable=True).indices
+    return index_BK.gather(1, order_BK)

@@ -110,9 +110,10 @@ class ModelSpec(_Spec):
 class DecodeSpec(_Spec):
     """From bytes to the model's pixels.  Decides answers, so all of it is part of the fingerprint."""
 
-    mode: Literal["exact", "pil"] = "exact"
+    mode: Literal["exact", "pil", "fast"] = "exact"
     """`pil` is transformers' PIL image processor to the bit; `exact` is the same up to rounding, at two to three
-    times the speed of `pil` and three to five times that of transformers."""
+    times the speed of `pil` and of transformers.  `fast` is `exact`, but decodes JPEG pictures that are at least four
+    times as large as the model's to a fraction of their size: half a grey level off, twice as fast at 12 megapixels."""
     exif_orientation: bool = True
     """Turn the picture as its EXIF says."""
     max_bytes: int = Field(default=64 * 2**20, ge=1)

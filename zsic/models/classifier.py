@@ -12,8 +12,8 @@ from zsic.core.labels import load_labels
 from zsic.core.preprocess import Pixels, fit, prepare
 from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec, parse_labels
 from zsic.models.checkpoint import resolve
-from zsic.models.encoder import ImageEncoder, TextEncoder
-from zsic.models.head import compile_head
+from zsic.models.encoder import ImageEncoder
+from zsic.models.head_cache import find_head
 
 Picture = str | Path | bytes | Image.Image
 """A path, the bytes of a file, or a picture that is open already."""
@@ -59,7 +59,7 @@ class Classifier:
         self._top_k = top_k or n_labels
         self._decode = decode or DecodeSpec()
         self._encoder = ImageEncoder(checkpoint, device=device, dtype=spec.dtype)
-        self._head = compile_head(label_set, TextEncoder(checkpoint, device=device)).to_device(device)
+        self._head = find_head(label_set, checkpoint).to_device(device)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ METHOD = "mean of unit prompt embeddings, renormalised"
 # Prompts encoded before they are averaged: bounds the memory at any number of labels and templates.
 _PROMPTS_AT_ONCE = 4096
 
+_SCORES_AT_ONCE = 2**24
+
 
 class _Labels(Protocol):
     @property
@@ -64,20 +66,22 @@ class Head:
     @property
     def digest(self) -> str:
         """SHA-256 of what the head was made of; not of its numbers, which change with the device."""
-        inputs = {
-            "labels": self.labels,
-            "prompts": self.prompts,
-            "method": self.method,
-            "model": self.model_digest,
-        }
-        return hashlib.sha256(canonical(inputs)).hexdigest()
+        return digest_inputs(self.labels, self.prompts, self.model_digest, self.method)
 
     def to_device(self, device: str | torch.device) -> "Head":
         """The same head, to score embeddings that are on `device`."""
         return replace(self, matrix_CD=self.matrix_CD.to(device))
 
     def rank(self, image_BD: torch.Tensor, k: int) -> TopK:
-        """Answer each image with its `k` best labels; equal scores keep label order.  No row may be NaN."""
+        """Answer each image with its `k` best labels; equal scores keep label order.  No row may be NaN.
+
+        Memory is bounded at any number of labels: so many images at once as have 16 million scores.
+        """
+        n_at_once = max(1, _SCORES_AT_ONCE // len(self.labels))
+        parts = [self._rank(part_BD, k) for part_BD in torch.split(image_BD, n_at_once)]
+        return parts[0] if len(parts) == 1 else TopK(*map(torch.cat, zip(*parts, strict=True)))
+
+    def _rank(self, image_BD: torch.Tensor, k: int) -> TopK:
         similarity_BC = similarities(image_BD, self.matrix_CD)
         score_BC = link_scores(similarity_BC, self.link, scale=self.scale, bias=self.bias)
         return top_k(score_BC, similarity_BC, k)
@@ -103,11 +107,19 @@ class Head:
             with safe_open(path, framework="pt") as file:
                 fields = json.loads((file.metadata() or {})["zsic.head"])
                 matrix_CD = file.get_tensor("matrix_CD")
-        except (OSError, KeyError, SafetensorError) as error:
+            fields["labels"] = tuple(fields["labels"])
+            fields["prompts"] = tuple(tuple(prompts) for prompts in fields["prompts"])
+            return cls(matrix_CD=matrix_CD, **fields)
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise ModelError(f"{path} is not a head that zsic has saved: {error}") from None
-        fields["labels"] = tuple(fields["labels"])
-        fields["prompts"] = tuple(tuple(prompts) for prompts in fields["prompts"])
-        return cls(matrix_CD=matrix_CD, **fields)
+
+
+def digest_inputs(
+    labels: tuple[str, ...], prompts: tuple[tuple[str, ...], ...], model_digest: str, method: str = METHOD
+) -> str:
+    """`Head.digest` of a head that need not be compiled for it."""
+    inputs = {"labels": labels, "prompts": prompts, "method": method, "model": model_digest}
+    return hashlib.sha256(canonical(inputs)).hexdigest()
 
 
 def compile_head(label_set: _Labels, text_encoder: _Tower, *, name: str = "labels") -> Head:

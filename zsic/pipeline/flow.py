@@ -17,8 +17,8 @@ from ray.data.exceptions import ExecutionTimeoutError, SystemException
 import zsic
 from zsic.core.errors import IncompleteError, StoreError, ZsicError
 from zsic.core.fingerprint import fingerprint
-from zsic.models.encoder import TextEncoder
-from zsic.models.head import Head, compile_head
+from zsic.models.head import Head
+from zsic.models.head_cache import find_head
 from zsic.pipeline.capacity import Layout
 from zsic.pipeline.cluster import connect, read_nodes
 from zsic.pipeline.graph import MAX_TASK_RETRIES, build, set_context
@@ -48,7 +48,7 @@ def classify(job: Job, plan: Plan, ledger: Ledger, guard: Guard, watch: Watch, c
     watch.on_step("starting Ray" if execution.address is None else "connecting to Ray")
     with ThreadPoolExecutor(1) as background:
         # Starting Ray takes seconds and so does the text tower; neither needs the other.
-        compiling = background.submit(lambda: compile_head(job.labels, TextEncoder(job.checkpoint)))
+        compiling = background.submit(find_head, job.labels, job.checkpoint)
         with connect(execution):
             clock.lap("ray")
             try:

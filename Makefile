@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-faults check fix clean
+.PHONY: help demo test test-faults bench check fix clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -17,6 +17,10 @@ test: check ## Install, then format, lint, types, imports and all tests
 
 test-faults: $(VENV)/develops ## Install, then the long proofs: 200,000 mutants of each kind, for hours
 	$(BIN)/python -m pytest --faults -m faults
+
+bench: $(VENV)/develops ## Install, then measure: decoding, and what an image costs, against limits and peers; 10 min
+	$(BIN)/python benchmarks/decode.py --write
+	$(BIN)/python benchmarks/pipeline.py --write
 
 check: $(VENV)/develops ## Format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zsic.storage.objects import ObjectInfo, Objects
-from zsic.storage.range_file import RangeFile
+from zsic.storage.range_file import open_version
 from zsic.storage.stream import MAX_EXPANSION, DamageError
 
 MAX_FOOTER_BYTES = 64 * 2**20
@@ -29,7 +29,7 @@ class ParquetFile:
     """
 
     def __init__(self, info: ObjectInfo, objects: Objects) -> None:
-        source = RangeFile(objects, info)
+        source = open_version(objects, info)
         source.max_read_bytes = MAX_FOOTER_BYTES
         limits = {"thrift_string_size_limit": MAX_FOOTER_BYTES, "thrift_container_size_limit": MAX_FOOTER_ENTRIES}
         # Without `pre_buffer` pages are read as they are needed, not a row group at once.
@@ -37,7 +37,7 @@ class ParquetFile:
         # Groups that are larger than they say.
         source.max_read_bytes = 2 * WHOLE_BYTES
         self._paged = pq.ParquetFile(
-            RangeFile(objects, info), pre_buffer=False, buffer_size=READ_BYTES, metadata=self._whole.metadata
+            open_version(objects, info), pre_buffer=False, buffer_size=READ_BYTES, metadata=self._whole.metadata
         )
         self._size = source.size
         self.schema: pa.Schema = self._whole.schema_arrow

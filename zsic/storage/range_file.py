@@ -1,6 +1,7 @@
-"""One version of an object as a file for random reads, each a request of its own."""
+"""An object as a file for random reads, each a request: Parquet asks for just the ranges that it needs."""
 
 import io
+from collections.abc import Callable
 
 from zsic.core.outcome import Outcome
 from zsic.storage.access import fail
@@ -8,16 +9,15 @@ from zsic.storage.objects import ObjectInfo, Objects
 
 
 class RangeFile(io.RawIOBase):
-    """A file with random access whose reads are ranges of one version of an object.
+    """A file whose reads are ranges of bytes, `start` to `end`, that `read_range` brings.
 
-    Reads raise `ReadError`; pyarrow passes it on as it is.
+    What it raises, reads raise; pyarrow passes it on as it is.
     """
 
-    def __init__(self, objects: Objects, info: ObjectInfo) -> None:
+    def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
         super().__init__()
-        self._objects = objects
-        self._info = objects.stat(info.uri) if info.size is None else info
-        self.size = self._info.size or 0
+        self._read_range = read_range
+        self.size = size
         self._at = 0
         self.max_read_bytes: int | None = None
         """Most bytes of one read, or any number."""
@@ -42,6 +42,16 @@ class RangeFile(io.RawIOBase):
             return b""
         if self.max_read_bytes is not None and end - self._at > self.max_read_bytes:
             fail(Outcome.BAD_SHARD, f"a header of {end - self._at} bytes; {self.max_read_bytes} are allowed")
-        data = self._objects.read(self._info.uri, start=self._at, end=end, expect=self._info, max_bytes=end - self._at)
+        data = self._read_range(self._at, end)
         self._at += len(data)
         return data
+
+
+def open_version(objects: Objects, info: ObjectInfo) -> RangeFile:
+    """Open the version of a source object that `info` tells of.  Reads raise `ReadError`."""
+    version = objects.stat(info.uri) if info.size is None else info
+
+    def read_range(start: int, end: int) -> bytes:
+        return objects.read(version.uri, start=start, end=end, expect=version, max_bytes=end - start)
+
+    return RangeFile(read_range, version.size or 0)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import io
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, BinaryIO, NoReturn, TypeVar, cast
@@ -10,6 +9,7 @@ from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 from zsic.core.errors import StoreError
 from zsic.core.spec import StoreSpec
 from zsic.storage.access import PassingError, ReadError, persist
+from zsic.storage.range_file import RangeFile
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ class S3Store:
 
     def open(self, name: str) -> BinaryIO:
         size = self._call("head_object", Key=self._prefix + name)["ContentLength"]
-        return cast(BinaryIO, _RangeFile(lambda start, end: self._get(name, start, end), size))
+        return cast(BinaryIO, RangeFile(lambda start, end: self._get(name, start, end), size))
 
     def _get(self, name: str, start: int = 0, end: int | None = None) -> bytes:
         """Bytes of an object by one request.  Raises `FileNotFoundError`."""
@@ -161,35 +161,6 @@ class S3Store:
     def digest(self, name: str) -> str:
         answer = self._call("head_object", Key=self._prefix + name)
         return "etag:" + str(answer["ETag"]).strip('"')
-
-
-class _RangeFile(io.RawIOBase):
-    """An object as a file for random reads, each a request: Parquet asks for just the ranges that it needs."""
-
-    def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
-        super().__init__()
-        self._read_range = read_range
-        self._size = size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, n_bytes: int | None = -1) -> bytes:
-        end = self._size if n_bytes is None or n_bytes < 0 else min(self._at + n_bytes, self._size)
-        data = self._read_range(self._at, end) if end > self._at else b""
-        self._at += len(data)
-        return data
 
 
 def _http_status(error: BaseException) -> int | None:

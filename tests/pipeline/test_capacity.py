@@ -52,6 +52,10 @@ def test_layout_is_sound_or_refused_with_numbers(cpus: int, n_nodes: int, gpus: 
     assert made.block_rows * workload.pixels_bytes <= 100e6
     assert 1 <= made.encoder_threads <= cpus
     assert made.decode_tasks >= 1
+    if made.decode_tasks > 1:
+        # What Ray sets aside for writing, it takes from decoding.
+        reserved = made.decode_tasks * made.decode_cpus + made.encoders * made.encoder_cpus
+        assert reserved + made.write_tasks * made.write_cpus <= total
 
 
 def test_too_many_encoders_are_refused_with_numbers() -> None:
@@ -99,6 +103,12 @@ def test_gpus_get_an_encoder_each_and_threads_of_their_node() -> None:
     made = layout([Node(16, 4, 64 * GIB), Node(16, 4, 64 * GIB), Node(32)], num_gpus=1)
     assert made.encoders == 8
     assert layout([Node(16, 2, 64 * GIB)], num_gpus=0.5).encoders == 4
+
+
+def test_a_gpu_machine_decodes_on_all_cores_but_one() -> None:
+    made = layout([Node(16, 1, 128 * GIB, 38 * GIB)], Workload(224, 224, 350_000_000, 10**6), num_gpus=1)
+    assert (made.encoders, made.decode_tasks, made.write_tasks) == (1, 15, 1)
+    assert made.images_per_slice >= 4 * made.block_rows
 
 
 def test_known_rate_sizes_the_parts() -> None:

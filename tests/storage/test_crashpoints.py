@@ -75,15 +75,25 @@ def test_requests_to_a_real_s3(real_s3_bucket: tuple[str, str], real_fault_proxy
     _break_requests(*real_s3_bucket, real_fault_proxy, act, 5 * EVERY)
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("story", STORIES)
+def test_operations_of_a_store_on_s3(s3_bucket: tuple[str, str], story: str, act: Act) -> None:
+    _break_operations(*s3_bucket, story, act, EVERY)
+
+
 @pytest.mark.real_s3
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("story", STORIES)
 def test_operations_of_a_real_store(real_s3_bucket: tuple[str, str], story: str, act: Act) -> None:
-    endpoint, bucket = real_s3_bucket
+    _break_operations(*real_s3_bucket, story, act, 5 * EVERY)
+
+
+def _break_operations(endpoint: str, bucket: str, story: str, act: Act, step: int) -> None:
     spec = StoreSpec(s3_endpoint_url=endpoint, attempts=3, timeout_s=10)
     counted = open_store(f"s3://{bucket}/counted", spec)
     n = count_operations(counted, prepare(counted, story))
-    for at in range(1 + ACTS.index(act), n + 1, 5 * EVERY):
+    for at in range(1 + ACTS.index(act), n + 1, step):
         store = open_store(f"s3://{bucket}/out-{at}", spec)
         world = prepare(store, story)
         break_and_mend(store, world, Breaking(store, at, act))

@@ -117,7 +117,7 @@ class TestErrors:
             ("output", "uri", ""),
             ("output", "rows_per_part", 0),
             ("model", "dtype", "int8"),
-            ("decode", "mode", "fast"),
+            ("decode", "mode", "quick"),
             ("decode", "max_bytes", 0),
             ("decode", "max_pixels", -1),
             ("scoring", "top_k", 0),

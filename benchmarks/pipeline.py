@@ -251,7 +251,9 @@ def _table(
     spent: dict[str, tuple[Spent, Spent]], few: int, many: int, options: argparse.Namespace
 ) -> tuple[str, list[str]]:
     each = {name: (b.cpu_s - a.cpu_s) / (many - few) * 1e3 for name, (a, b) in spent.items()}
+    # Where a start took so much longer that nothing is left for the images, there is no rate.
     wall = {name: (many - few) / max(b.wall_s - a.wall_s, 1e-9) for name, (a, b) in spent.items()}
+    shown = {name: f"{rate:.0f}" if rate < 1e6 else "-" for name, rate in wall.items()}
     start = {name: a.cpu_s - each[name] * few / 1e3 for name, (a, _) in spent.items()}
     start_wall = {name: a.wall_s - few / wall[name] for name, (a, _) in spent.items()}
     pictures = options.shards or "drawn pictures"
@@ -266,7 +268,7 @@ def _table(
     for name, (_, larger) in spent.items():
         base = each["bare, files" if name.endswith("files") else "bare"]
         lines.append(
-            f"| {name} | {each[name]:.2f} | {each[name] / base:.2f} | {wall[name]:.0f} | {start[name]:.1f} "
+            f"| {name} | {each[name]:.2f} | {each[name] / base:.2f} | {shown[name]} | {start[name]:.1f} "
             f"| {start_wall[name]:.1f} | {larger.peak_bytes / 2**30:.1f} |"
         )
     misses = []

@@ -148,10 +148,17 @@ def test_fast_leaves_small_pictures_alone(side: int) -> None:
 
 def test_fast_takes_large_pictures_at_a_fraction() -> None:
     data = images.oriented(1, images.noise(1603, 1201))
-    picture = preprocess._decode_jpeg(data, inspect(data, FAST), (64, 85))
-    assert picture is not None
-    assert picture.shape == (151, 201, 3)
-    assert preprocess._extent((1603, 1201), picture) == (1201 / 8, 1603 / 8)
+    whole, scaled = (
+        preprocess._decode_jpeg(data, inspect(data, spec), Geometry(64, "bicubic", (64, 64)), spec)
+        for spec in (EXACT, FAST)
+    )
+    assert whole is not None
+    assert scaled is not None
+    assert whole.pixels_hw3.shape == (1201, 1603, 3)
+    assert whole.extent == (1201, 1603)
+    assert scaled.pixels_hw3.shape == (151, 201, 3)
+    assert scaled.extent == (1201 / 8, 1603 / 8)
+    assert scaled.size == whole.size == (1603, 1201)
 
 
 @pytest.mark.parametrize("geometry", [CLIP, SIGLIP, VIT, Geometry(256, "bicubic", (224, 224))])

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from zsic.models.batch_size import SIZES, choose
+from zsic.models.batch_size import SIZES, choose, remember
 
 
 def test_the_smallest_that_is_nearly_best() -> None:
@@ -28,3 +30,17 @@ def test_memory_bounds_it(room: int) -> None:
         return float(size)
 
     assert choose(measure) == max((size for size in SIZES if size <= room), default=16)
+
+
+@pytest.mark.parametrize("before", [None, "", "[]", '{"a": 0}', '{"a": "64"}'])
+def test_it_is_found_once_and_damage_is_found_again(
+    before: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = tmp_path / "zsic" / "batch_sizes.json"
+    if before is not None:
+        path.parent.mkdir()
+        path.write_text(before)
+    answers = iter([64, 128])
+    assert [remember(key, lambda: next(answers)) for key in ("a", "a", "b", "a", "b")] == [64, 64, 128, 64, 128]
+    assert list(path.parent.iterdir()) == [path]

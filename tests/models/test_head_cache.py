@@ -88,14 +88,21 @@ def test_a_file_that_is_not_what_its_name_says_is_made_again(
     assert len(encoded) == 2
 
 
-def test_old_files_go(tiny_checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_files_go(
+    tiny_checkpoint: Path, encoded: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(head_cache, "_KEPT", 2)
     checkpoint = resolve(ModelSpec(name=str(tiny_checkpoint)))
-    for age, name in enumerate(("cat", "house", "circle")):
+    for name in ("cat", "house", "circle"):
+        for path in folder.glob("*"):  # as if an hour had passed
+            os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3600))
         find_head(_labels(name), checkpoint)
-        for path in folder.iterdir():
-            os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 10 + age))
-    assert len(list(folder.iterdir())) == 2
+    encoded.clear()
+    find_head(_labels("house"), checkpoint)
+    find_head(_labels("circle"), checkpoint)
+    assert not encoded
+    find_head(_labels("cat"), checkpoint)
+    assert len(encoded) == 1
 
 
 def test_a_cache_that_cannot_be_written_does_not_matter(

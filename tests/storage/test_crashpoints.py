@@ -93,6 +93,7 @@ def _break_operations(endpoint: str, bucket: str, story: str, act: Act, step: in
     spec = StoreSpec(s3_endpoint_url=endpoint, attempts=3, timeout_s=10)
     counted = open_store(f"s3://{bucket}/counted", spec)
     n = count_operations(counted, prepare(counted, story))
+    assert n > 60
     for at in range(1 + ACTS.index(act), n + 1, step):
         store = open_store(f"s3://{bucket}/out-{at}", spec)
         world = prepare(store, story)

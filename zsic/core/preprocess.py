@@ -152,20 +152,13 @@ def _prepare_by_torch(data: bytes, geometry: Geometry, spec: DecodeSpec) -> tupl
     from zsic.core.resize import resize  # torch, which `pil` does without
 
     image = inspect(data, spec)
-    turn, size = orientation(image, spec), displayed_size(image, spec)
-    at_least = geometry.resized(size[1], size[0]) if spec.mode == "fast" and geometry.resize is not None else None
-    if at_least and turn >= 5:
-        at_least = at_least[::-1]
-    extent = None
-    pixels_hw3 = _decode_jpeg(data, image, at_least)
-    if pixels_hw3 is not None:
-        extent = _extent(image.size, pixels_hw3)
-    else:
+    decoded = _decode_jpeg(data, image, geometry, spec)
+    if decoded is None:
         upright = load(image, spec)
-        turn, size = 1, upright.size
         if upright.width * upright.height > _MAX_COPIED_PIXELS:
-            return fit(upright, geometry), size
-        pixels_hw3 = np.array(upright)
+            return fit(upright, geometry), upright.size
+        decoded = _Decoded(np.array(upright), (upright.height, upright.width), 1, upright.size)
+    pixels_hw3, extent, turn, size = decoded
     height, width = geometry.resized(size[1], size[0])
     if height * width > _MAX_RESIZED_PIXELS:  # never so of a JPEG that was scaled: that is larger still
         return fit(_set_upright(pixels_hw3, turn), geometry), size
@@ -180,43 +173,60 @@ def _prepare_by_torch(data: bytes, geometry: Geometry, spec: DecodeSpec) -> tupl
     return _crop(_set_upright(pixels_hw3, turn), geometry), size
 
 
+class _Decoded(NamedTuple):
+    """A picture as it lies in its file."""
+
+    pixels_hw3: Pixels
+    extent: tuple[float, float]
+    """(height, width) that it truly has, in these pixels."""
+    turn: int
+    """EXIF orientation still to be applied."""
+    size: tuple[int, int]
+    """(width, height) of the original, upright."""
+
+
+def _decode_jpeg(data: bytes, image: ImageFile.ImageFile, geometry: Geometry, spec: DecodeSpec) -> _Decoded | None:
+    """Decode a JPEG as it lies; None where Pillow is to decide.
+
+    In mode `fast` a large one is decoded to an eighth to a half of its size, by leaving out frequencies.
+    """
+    if image.format != "JPEG" or image.mode not in ("RGB", "L"):
+        return None
+    turn, size = orientation(image, spec), displayed_size(image, spec)
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        if (width, height) != image.size:  # the limits were held against Pillow's reading of the header
+            return None
+        scaling = _scaling(geometry, size, turn) if spec.mode == "fast" and geometry.resize is not None else {}
+        pixels_hw3 = simplejpeg.decode_jpeg(data, "RGB", **scaling)
+    except ValueError:
+        return None
+    return _Decoded(pixels_hw3, _extent((height, width), pixels_hw3.shape[:2]), turn, size)
+
+
 # Of a picture that is decoded to less than its size, so many times what it is resized to must be left: at twice, the
 # difference is half a grey level in the mean; at once it would be 1.5, and 50 in places.
 _LEAST_SCALED = 2
 
 
-def _decode_jpeg(data: bytes, image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> Pixels | None:
-    """Decode a JPEG as it lies, not turned; None where Pillow is to decide.
+def _scaling(geometry: Geometry, size: tuple[int, int], turn: int) -> dict[str, int]:
+    """What simplejpeg is to be asked for, so that enough is left of a picture of this upright (width, height)."""
+    height, width = geometry.resized(size[1], size[0])
+    if turn >= 5:
+        height, width = width, height
+    return {"min_height": _LEAST_SCALED * height, "min_width": _LEAST_SCALED * width, "min_factor": 2}
 
-    With `at_least`, the (height, width) it will be resized to, a large one is decoded to an eighth to a half of its
-    size, by leaving out frequencies.
+
+def _extent(original: tuple[int, int], decoded: tuple[int, int]) -> tuple[float, float]:
+    """(height, width) in decoded pixels of a picture that libjpeg has scaled by eighths, or left as it was.
+
+    It rounds up; resized as if it had not, the picture would be shifted by up to half a pixel.
     """
-    if image.format != "JPEG" or image.mode not in ("RGB", "L"):
-        return None
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        if (width, height) != image.size:  # the limits were held against Pillow's reading of the header
-            return None
-        scaling: dict[str, int] = {}
-        if at_least is not None:
-            least_height, least_width = (_LEAST_SCALED * n for n in at_least)
-            scaling = {"min_height": least_height, "min_width": least_width, "min_factor": 2}
-        pixels_hw3: Pixels = simplejpeg.decode_jpeg(data, "RGB", **scaling)
-        return pixels_hw3
-    except ValueError:
-        return None
-
-
-def _extent(size: tuple[int, int], pixels_hw3: Pixels) -> tuple[float, float] | None:
-    """(height, width) in decoded pixels of a picture of this (width, height), which libjpeg scales by eighths.
-
-    It rounds up; resized as if it had not, the picture would be shifted by up to half a pixel.  None if unscaled.
-    """
-    height, width, _ = pixels_hw3.shape
-    if (width, height) == size:
-        return None
-    [eighths, *_] = [n for n in range(1, 9) if (ceil(size[0] * n / 8), ceil(size[1] * n / 8)) == (width, height)]
-    return size[1] * eighths / 8, size[0] * eighths / 8
+    for eighths in range(8, 0, -1):
+        height, width = (n * eighths / 8 for n in original)
+        if (ceil(height), ceil(width)) == decoded:
+            return height, width
+    return decoded
 
 
 def _set_upright(pixels_hw3: Pixels, turn: int) -> Image.Image:

@@ -3,18 +3,15 @@
 Shape legend: B images, H W pixels.
 """
 
-import contextlib
 import json
 import logging
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from zsic.core.cache import cache_folder
+from zsic.core.cache import cache_folder, keep
 from zsic.models.encoder import ImageEncoder
 
 SIZES = (32, 64, 128, 256, 512, 1024)
@@ -32,12 +29,18 @@ def find_batch_size(encoder: ImageEncoder) -> int:
     gpu = torch.cuda.get_device_properties(encoder.device)
     # Another share of the memory, another version of torch: another answer.
     key = f"{gpu.name} {gpu.total_memory >> 30} GiB, torch {torch.__version__}, {encoder.dtype}, {encoder.digest}"
+    size = remember(key, lambda: choose(lambda size: _measure(encoder, size)))
+    torch.cuda.empty_cache()
+    return size
+
+
+def remember(key: str, find: Callable[[], int]) -> int:
+    """What was found under this key before, or what is found now."""
     path = cache_folder() / "batch_sizes.json"
     known = _read(path)
     if key not in known:
-        known[key] = choose(lambda size: _measure(encoder, size))
-        _write(path, known)
-        torch.cuda.empty_cache()
+        known[key] = find()
+        keep(path, json.dumps(known, indent=1).encode())
     return known[key]
 
 
@@ -76,14 +79,6 @@ def _read(path: Path) -> dict[str, int]:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _write(path: Path, known: dict[str, int]) -> None:
-    """Put the file in place at once; where that fails, the next actor measures again."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent)
-        with open(handle, "w", encoding="utf-8") as file:
-            json.dump(known, file, indent=1)
-        os.replace(scratch, path)
+    if not isinstance(known, dict):
+        return {}
+    return {key: size for key, size in known.items() if type(size) is int and size > 0}

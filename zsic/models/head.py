@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from zsic.core.errors import ModelError
 from zsic.core.fingerprint import canonical
@@ -88,6 +88,10 @@ class Head:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file; what is not the matrix is JSON in its metadata."""
+        Path(path).write_bytes(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The file that `save` writes."""
         fields = {
             "name": self.name,
             "labels": self.labels,
@@ -98,7 +102,7 @@ class Head:
             "model_digest": self.model_digest,
             "method": self.method,
         }
-        save_file({"matrix_CD": self.matrix_CD.contiguous()}, path, {"zsic.head": json.dumps(fields)})
+        return save({"matrix_CD": self.matrix_CD.contiguous()}, {"zsic.head": json.dumps(fields)})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -10,9 +10,7 @@ known.  Floor: `exact` is 2.3 times as fast as transformers' processor at photog
 """
 
 import argparse
-import csv
 import io
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +18,7 @@ import numpy as np
 import simplejpeg
 import torch
 from measure import cpu_ms, machine, write_results
-from pictures import draw_jpeg, read_shard
+from pictures import draw_jpeg, draw_with_truth, read_shard
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -28,7 +26,6 @@ from zsic.core.labels import load_labels
 from zsic.core.preprocess import Geometry, prepare
 from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec
 from zsic.demo.label_sets import labels
-from zsic.demo.shards import write_shards
 from zsic.models.checkpoint import resolve
 from zsic.models.encoder import ImageEncoder
 from zsic.models.head_cache import find_head
@@ -122,14 +119,11 @@ def answers(n: int) -> str:
     encoder = ImageEncoder(checkpoint)
     names = labels()
     head = find_head(load_labels(LabelsSpec(names=tuple(names))), checkpoint)
-    with tempfile.TemporaryDirectory() as folder:
-        truth = csv.DictReader(write_shards(Path(folder), n, seed=7, images_per_shard=n).open())
-        expected = {row["key"]: row["label"] for row in truth}
-        pictures = [
-            (name, data)
-            for name, data in read_shard(Path(folder, "demo-00000.tar"))
-            if min(Image.open(io.BytesIO(data)).size) >= 4 * encoder.geometry.size[0]
-        ]
+    pictures = [
+        (label, data)
+        for label, data in draw_with_truth(n)
+        if min(Image.open(io.BytesIO(data)).size) >= 4 * encoder.geometry.size[0]
+    ]
     given = {}
     for mode in ("pil", "exact", "fast"):
         spec = DecodeSpec(mode=mode)  # type: ignore[arg-type]
@@ -139,8 +133,7 @@ def answers(n: int) -> str:
         )
         given[mode] = [names[index] for index in top.label_index_BK[:, 0].tolist()]
     right = {
-        mode: np.mean([expected[name] == got for (name, _), got in zip(pictures, given[mode], strict=True)])
-        for mode in given
+        mode: np.mean([label == got for (label, _), got in zip(pictures, given[mode], strict=True)]) for mode in given
     }
     same = {mode: np.mean([a == b for a, b in zip(given[mode], given["pil"], strict=True)]) for mode in given}
     return (

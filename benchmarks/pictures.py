@@ -1,8 +1,10 @@
 """The pictures that benchmarks work on: JPEG in tar shards or as files; real photographs where there are some."""
 
+import csv
 import io
 import os
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,3 +69,13 @@ def link_files(shards: list[Path], folder: Path, n_images: int) -> Path:
     for at in range(n_images):
         os.link(originals[at % len(originals)], folder / f"{at:07}.jpg")
     return folder
+
+
+def draw_with_truth(n: int) -> list[tuple[str, bytes]]:
+    """Labels and pictures as the demo draws them, which the bundled model can tell apart; no damaged ones."""
+    from zsic.demo.shards import write_shards
+
+    with tempfile.TemporaryDirectory() as folder:
+        truth = csv.DictReader(write_shards(Path(folder), n, seed=7, images_per_shard=n).open())
+        label_of = {row["key"]: row["label"] for row in truth}
+        return [(label_of[name], data) for name, data in read_shard(Path(folder, "demo-00000.tar")) if name in label_of]

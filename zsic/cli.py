@@ -82,6 +82,15 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
             str | None,
             _option("model.dtype", "auto, float32, bfloat16 or float16.", _OF_MODEL, "--dtype"),
         ] = None,
+        quantize: Annotated[
+            str | None,
+            _option(
+                "model.quantize",
+                "int8: about twice as fast on CPUs; some answers change, how many is measured first.",
+                _OF_MODEL,
+                "--quantize",
+            ),
+        ] = None,
         template: Annotated[
             list[str] | None,
             _option(
@@ -280,6 +289,15 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
                 "--max-failures",
             ),
         ] = None,
+        min_agreement: Annotated[
+            float | None,
+            _option(
+                "execution.min_agreement",
+                "Share of images whose best label --quantize must not change; default 0.95.",
+                _OF_EXECUTION,
+                "--min-agreement",
+            ),
+        ] = None,
         no_progress_timeout: Annotated[
             float | None,
             _option(
@@ -299,7 +317,7 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
                 "keep_columns": keep_column,
             },
             "labels": {**_labels_fields(labels), "templates": template},
-            "model": {"name": model, "revision": revision, "dtype": dtype},
+            "model": {"name": model, "revision": revision, "dtype": dtype, "quantize": quantize},
             "decode": {
                 "mode": decode_mode,
                 "exif_orientation": exif_orientation,
@@ -329,6 +347,7 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
                 "decode_timeout_s": decode_timeout,
                 "block_rows": block_rows,
                 "max_failures": max_failures,
+                "min_agreement": min_agreement,
                 "no_progress_timeout_s": no_progress_timeout,
             },
         }

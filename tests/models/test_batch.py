@@ -22,7 +22,7 @@ class Delicate:
         self._encoder = ImageEncoder(resolve(ModelSpec(name=str(folder))), dtype="float16")
         self.size = self._encoder.geometry.size
         self.batches: list[int] = []
-        first = self._encoder._model.vision_model.embeddings.patch_embedding
+        first = self._encoder._tower.model.vision_model.embeddings.patch_embedding
         with torch.no_grad():
             first.weight[0] = 5e4 / first.weight[0].numel()  # white is 2, and float16 ends at 65,504
         if contagious:

@@ -49,7 +49,7 @@ def test_neighbours_in_a_batch_do_not_matter(family: str, tiny_checkpoints: dict
 
 def test_only_one_tower_is_kept(tiny_checkpoint: Path) -> None:
     checkpoint = _resolve(tiny_checkpoint)
-    assert not any(name.startswith("text") for name, _ in ImageEncoder(checkpoint)._model.named_parameters())
+    assert not any(name.startswith("text") for name, _ in ImageEncoder(checkpoint)._tower.named_parameters())
     assert not any(name.startswith("vis") for name, _ in TextEncoder(checkpoint)._model.named_parameters())
 
 

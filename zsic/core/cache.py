@@ -1,8 +1,10 @@
 """Where this machine keeps what it would otherwise fetch, encode or measure again."""
 
 import contextlib
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -19,3 +21,14 @@ def keep(path: Path, data: bytes) -> None:
             partial = Path(scratch) / path.name
             partial.write_bytes(data)
             partial.replace(path)
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process of this machine make a file of the cache, and the others wait; all go on without a cache."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(path.with_suffix(".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -58,7 +58,7 @@ class Classifier:
         checkpoint = resolve(spec)
         self._top_k = top_k or n_labels
         self._decode = decode or DecodeSpec()
-        self._encoder = ImageEncoder(checkpoint, device=device, dtype=spec.dtype)
+        self._encoder = ImageEncoder(checkpoint, device=device, dtype=spec.quantize or spec.dtype)
         self._head = find_head(label_set, checkpoint).to_device(device)
 
     @property

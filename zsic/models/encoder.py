@@ -15,12 +15,13 @@ from zsic.core.errors import ModelError
 from zsic.core.preprocess import Geometry
 from zsic.core.scoring import Link
 from zsic.models.checkpoint import Checkpoint
+from zsic.models.int8 import Int8Tower
 from zsic.models.processor import read_geometry, read_normalisation
-from zsic.models.weights import drop_image, drop_text, load
+from zsic.models.weights import TorchTower, drop_image, load, read_config
 
 __all__ = ["Dtype", "ImageEncoder", "TextEncoder", "read_geometry", "resolve_dtype"]
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 def resolve_dtype(dtype: str, device: str | torch.device) -> torch.dtype:
@@ -44,7 +45,8 @@ class ImageEncoder:
     """The image tower of a checkpoint, with its normalisation fused in; the text tower is not kept.
 
     On a GPU every call works on the stream of the thread that calls, through pinned memory: of two threads, one's
-    copies and one's waiting are hidden behind the other's arithmetic.
+    copies and one's waiting are hidden behind the other's arithmetic.  With the dtype `int8`, which is for CPUs, what
+    goes in and comes out is float32.
     """
 
     def __init__(
@@ -60,15 +62,17 @@ class ImageEncoder:
         checkpoint = checkpoint.on_this_machine()
         self.geometry: Geometry = read_geometry(checkpoint)
         self.device = torch.device(device)
-        self.dtype = resolve_dtype(dtype, device)
+        self.dtype = torch.float32 if dtype == "int8" else resolve_dtype(dtype, device)
         self.digest = checkpoint.digest
         self._normalise = read_normalisation(checkpoint).for_rows(self.geometry.size[1], self.device)
-        model = load(checkpoint, dtype=self.dtype)
-        _check_size(checkpoint, model.config.vision_config, self.geometry)
-        drop_text(model)
-        self._model = model.to(self.device)
-        config = model.config
+        config = read_config(checkpoint)
+        _check_size(checkpoint, config.vision_config, self.geometry)
         self.dim = int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
+        self._tower: TorchTower | Int8Tower
+        if dtype == "int8":
+            self._tower = Int8Tower(checkpoint, self.geometry.size, threads=threads)
+        else:
+            self._tower = TorchTower(load(checkpoint, dtype=self.dtype)).to(self.device)
 
     def encode(self, pixels_BHW3: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Float32 unit rows [B, D] on the device; NaN where the tower gives NaN, zeros where zeros."""
@@ -83,7 +87,7 @@ class ImageEncoder:
     def embed(self, pixels_BHW3: torch.Tensor) -> torch.Tensor:
         """The same, of uint8 pixels that are on the device."""
         x_B3HW = self._normalise(pixels_BHW3).to(self.dtype)
-        return _unit(self._model.get_image_features(pixel_values=x_B3HW).pooler_output)
+        return _unit(self._tower(x_B3HW))
 
 
 class TextEncoder:

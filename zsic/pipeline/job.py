@@ -12,6 +12,7 @@ from zsic.core.preprocess import Geometry
 from zsic.core.schema import RESERVED_COLUMNS, SCHEMA_VERSION
 from zsic.core.spec import JobSpec
 from zsic.models.checkpoint import Checkpoint, resolve
+from zsic.models.int8 import require_onnx
 from zsic.models.processor import read_geometry
 from zsic.models.weights import count_image_parameters
 from zsic.pipeline.capacity import Layout, Node, Workload, lay_out
@@ -21,6 +22,8 @@ from zsic.storage.output import Output
 from zsic.storage.store import open_store
 
 DEFAULT_TOP_K = 5
+QUANTISED = "int8"
+"""What stands for the dtype of a job with `model.quantize`."""
 ROW_BYTES = 500
 """Of one row without its embedding, in memory: uri, key and five predictions."""
 EMBEDDING_BYTES = 2_048
@@ -115,12 +118,26 @@ def resolve_top_k(top_k: int | None, n_labels: int) -> int:
     return top_k
 
 
+def _quantised(spec: JobSpec) -> str:
+    if spec.execution.num_gpus > 0:
+        raise SpecError(
+            f"model.quantize is int8, which is for CPUs, and execution.num_gpus is {spec.execution.num_gpus:g}; "
+            "leave one of them out"
+        )
+    if spec.model.dtype not in ("auto", "float32"):
+        raise SpecError(f"model.quantize is int8, and model.dtype is {spec.model.dtype}; leave one of them out")
+    require_onnx()
+    return QUANTISED
+
+
 def _resolve_dtype(spec: JobSpec, output: Output) -> str:
     """`auto` is what the output's first run chose, so that a resume on other hardware gives the same numbers."""
+    if spec.model.quantize is not None:
+        return _quantised(spec)
     if spec.model.dtype != "auto":
         return spec.model.dtype
     owner = output.read_job()
     model = owner.get("model") if owner else None
-    if isinstance(model, dict) and "dtype" in model:
+    if isinstance(model, dict) and model.get("dtype", QUANTISED) != QUANTISED:
         return str(model["dtype"])
     return "bfloat16" if spec.execution.num_gpus > 0 else "float32"

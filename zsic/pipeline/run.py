@@ -1,10 +1,13 @@
 """The main job from a spec to a published table; run again, it resumes or takes up what is new."""
 
+from dataclasses import replace
+
 from zsic.core.errors import IncompleteError, StoreError
 from zsic.core.spec import JobSpec
+from zsic.pipeline.agreement import Agreement, check_agreement
 from zsic.pipeline.flow import classify
 from zsic.pipeline.guard import Guard, check_failures
-from zsic.pipeline.job import Job, prepare
+from zsic.pipeline.job import QUANTISED, Job, prepare
 from zsic.pipeline.summary import RunSummary, record_summary
 from zsic.pipeline.watch import Clock, Progress, Watch
 from zsic.storage.output import Work
@@ -27,6 +30,12 @@ def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
 
     watch.on_step("listing the source")
     listing = list_sources(spec.source, job.objects, excluding=job.output.store.uri)
+    agreement: Agreement | None = None
+    if job.dtype == QUANTISED and job.output.read_job() is None:
+        watch.on_step("comparing int8 with float32")
+        agreement = check_agreement(job, listing)
+        clock.lap("compare")
+        watch.on_step("listing the source")
     source = spec.source.model_dump(mode="json")
     work = job.output.begin(listing, job.fields, source, spec.update, tell=watch.on_step)
     clock.lap("list")
@@ -44,7 +53,7 @@ def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
         # The plan is there: whatever ails the store, there is something to resume.
         raise IncompleteError(f"{error}\nWhat is written stays; the same command resumes.") from error
     clock.lap("publish")
-    summary = _summarise(job, work, snapshot, progress, n_rows_before, clock)
+    summary = replace(_summarise(job, work, snapshot, progress, n_rows_before, clock), agreement=agreement)
     record_summary(job.output.store, summary, spec)
     return summary
 

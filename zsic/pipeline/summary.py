@@ -7,10 +7,14 @@ import json
 import uuid
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from zsic.core.spec import JobSpec
 from zsic.pipeline.watch import Progress
 from zsic.storage.store import Store
+
+if TYPE_CHECKING:
+    from zsic.pipeline.agreement import Agreement
 
 RUNS = "_zsic/runs"
 
@@ -44,6 +48,8 @@ class RunSummary:
     images_per_s: float = 0.0
     """Of this run, while images flowed."""
     progress: Progress | None = None
+    agreement: "Agreement | None" = None
+    """Of int8 with float32, where it was measured: when an output is begun."""
 
 
 def last_rate(store: Store) -> float | None:

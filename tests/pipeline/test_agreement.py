@@ -1,0 +1,114 @@
+"""Before an output is begun, int8 is held against float32 on the job's own images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import LABELS, draw, read_table, write_shard
+
+from zsic.core.errors import MismatchError, SpecError
+from zsic.core.spec import JobSpec, change_spec, make_spec
+from zsic.demo.label_sets import labels
+from zsic.pipeline.agreement import N_IMAGES, Agreement, check_agreement
+from zsic.pipeline.job import prepare
+from zsic.pipeline.run import run
+from zsic.storage.sources import list_sources
+
+
+def _spec(source: Path | str, out: Path, **execution: object) -> JobSpec:
+    return make_spec(
+        {
+            "source": str(source),
+            "labels": LABELS,
+            "output": str(out),
+            "model": {"name": "demo", "quantize": "int8"},
+            "execution": execution,
+        }
+    )
+
+
+def _check(spec: JobSpec) -> Agreement:
+    job = prepare(spec)
+    return check_agreement(job, list_sources(spec.source, job.objects))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number:05}.jpg").write_bytes(draw(number))
+    return folder
+
+
+def test_what_can_be_decoded_is_compared(photos: Path, tmp_path: Path) -> None:
+    (photos / "00007.jpg").write_bytes(b"no picture")
+    agreement = _check(_spec(photos, tmp_path / "out"))
+    assert agreement.n_images == 39
+    assert agreement.share >= 0.9
+
+
+def test_images_of_several_shards_are_taken(tmp_path: Path) -> None:
+    for shard in range(2):
+        write_shard(tmp_path / f"{shard}.tar", range(shard * 200, shard * 200 + 200))
+    assert _check(_spec(f"{tmp_path}/*.tar", tmp_path / "out")).n_images == N_IMAGES
+
+
+def test_a_source_without_pictures_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"")
+    assert _check(_spec(tmp_path / "photos", tmp_path / "out", min_agreement=1.0)) == Agreement(0, 0)
+
+
+def test_too_little_agreement_begins_nothing(tmp_path: Path) -> None:
+    """On blurred noise many answers are near ties between a hundred labels."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(200):
+        noise = np.random.default_rng(number).integers(0, 256, (6, 6, 3), np.uint8)
+        Image.fromarray(noise).resize((64, 64), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    spec = _spec(folder, tmp_path / "out", min_agreement=1.0)
+    spec = change_spec(spec, {"labels": {"names": labels()}})
+    with pytest.raises(
+        SpecError, match=r"gave the same label to 1\d\d of 200 images .*, and execution\.min_agreement is 100\.0%"
+    ):
+        run(spec)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_gpu_or_another_dtype_is_refused(tmp_path: Path) -> None:
+    spec = _spec(tmp_path, tmp_path / "out", num_gpus=1)
+    with pytest.raises(SpecError, match=r"model\.quantize is int8, .* and execution\.num_gpus is 1;"):
+        prepare(spec)
+    spec = change_spec(_spec(tmp_path, tmp_path / "out"), {"model": {"dtype": "bfloat16"}})
+    with pytest.raises(SpecError, match=r"model\.quantize is int8, and model\.dtype is bfloat16;"):
+        prepare(spec)
+
+
+def test_an_output_is_of_int8_or_it_is_not(tmp_path: Path) -> None:
+    quick = _spec(tmp_path, tmp_path / "out")
+    prepare(quick).output.claim(prepare(quick).fields)
+    prepare(quick).output.check(prepare(quick).fields)
+    exact = change_spec(quick, {"model": {"quantize": None}})
+    with pytest.raises(MismatchError, match=r"model\.dtype: this run 'float32', the output 'int8'"):
+        prepare(exact).output.check(prepare(exact).fields)
+
+
+@pytest.mark.ray
+def test_the_job_runs_in_int8(photos: Path, tmp_path: Path, cluster_address: str) -> None:
+    spec = _spec(photos, tmp_path / "out", address=cluster_address, min_agreement=0.5)
+    summary = run(spec)
+    assert summary.outcomes == {"ok": 40}
+    assert summary.agreement is not None
+    assert summary.agreement.n_images == 40
+    exact = change_spec(spec, {"model": {"quantize": None}, "output": {"uri": str(tmp_path / "exact")}})
+    assert run(exact).agreement is None
+    ours, theirs = read_table(tmp_path / "out"), read_table(tmp_path / "exact")
+    assert ours["uri"] == theirs["uri"]
+    same = sum(one == other for one, other in zip(ours["label"].to_pylist(), theirs["label"].to_pylist(), strict=True))
+    assert abs(same - summary.agreement.n_same) <= 4  # in batches of another size
+    assert ours["score"] != theirs["score"]
+    (photos / "new.jpg").write_bytes(draw(99))
+    again = run(spec)
+    assert (again.n_rows, again.agreement) == (1, None)  # an output is compared when it is begun

@@ -5,8 +5,9 @@
 Everything is measured as CPU seconds of whole process trees, twice, with few images and with many: the difference is
 what an image costs, and what is left is what it costs to start.
 
-- `bare`: one process that reads, decodes, encodes and ranks by the job's own functions; writes nothing.
-- `zsic, shards` and `zsic, files`: the job, from tar shards and from loose files to Parquet.
+- `bare`: one process that lists, reads, decodes, encodes, ranks and makes the bytes of a part by the job's own
+  functions, one after the other; its steps are the profile of an image.
+- `zsic, shards` and `zsic, files`: the job, from tar shards and from loose files to Parquet; once with int8.
 - `ray data`: the shape that Ray's documentation shows: `read_images`, a transformers processor in one actor pool, the
   model in another, `write_parquet`.
 - `transformers`: the zero-shot pipeline, pictures read one after the other, batches of 32.
@@ -20,42 +21,108 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from measure import Spent, machine, python, spend, write_results
-from pictures import draw_shard, link_files, link_shards, read_shard
+from pictures import draw_shard, link_files, link_shards
 
 MOST_OF_BARE = 1.2
 LEAST_OF_RAY = 3.0
 BATCH = 32
+TOP_K = 5
 
 
-def bare(source: Path, threads: int) -> Iterator[tuple[str, str, float]]:
-    """One process, the job's own functions, one after the other."""
+@dataclass
+class Bare:
+    """What the bare loop made, and the CPU seconds of its steps."""
+
+    n: int = 0
+    answers: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Laps:
+    """CPU seconds of this process between laps, summed by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def lap(self, name: str) -> None:
+        now = time.process_time()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+def bare(source: Path, threads: int) -> Bare:
+    """One process, the job's own functions, one after the other: from the listing to the bytes of a part."""
     import numpy as np
+    import pyarrow as pa
     import torch
 
     from zsic.core.labels import load_labels
+    from zsic.core.predictions import Answers
     from zsic.core.preprocess import prepare
-    from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec
-    from zsic.demo.label_sets import labels
+    from zsic.core.schema import SOURCE_TOTAL, output_schema
     from zsic.models.checkpoint import resolve
-    from zsic.models.encoder import ImageEncoder, TextEncoder
-    from zsic.models.head import compile_head
+    from zsic.models.encoder import ImageEncoder
+    from zsic.models.head_cache import find_head
+    from zsic.storage.objects import Objects
+    from zsic.storage.part import to_parquet
+    from zsic.storage.rows import read_sources_rows
+    from zsic.storage.sample import Source
+    from zsic.storage.sources import list_sources
 
     torch.set_num_threads(threads)
-    checkpoint = resolve(ModelSpec())
+    spec = job_spec(source, Path("/nonexistent"))
+    objects, checkpoint = Objects(spec.store), resolve(spec.model)
     encoder = ImageEncoder(checkpoint)
-    head = compile_head(load_labels(LabelsSpec(names=tuple(labels()))), TextEncoder(checkpoint))
-    pictures = ((path, item) for path in sorted(source.iterdir()) for item in _read(path))
-    for batch in batched(pictures, 64):
-        pixels_BHW3 = np.stack([prepare(data, encoder.geometry, DecodeSpec()).pixels_HW3 for _, (_, data) in batch])
-        top = head.rank(encoder.encode(pixels_BHW3), 5)
-        for at, (path, (name, _)) in enumerate(batch):
-            yield f"{path.stem}/{name}", head.labels[int(top.label_index_BK[at, 0])], float(top.score_BK[at, 0])
+    head = find_head(load_labels(spec.labels), checkpoint)
+    schema = output_schema().append(pa.field(SOURCE_TOTAL, pa.int32()))
+    made, laps = Bare(), Laps()
+    sources = [Source(**row) for batch in list_sources(spec.source, objects) for row in batch.to_pylist()]
+    rows = read_sources_rows(list(enumerate(sources)), objects, spec)
+    tables = []
+    laps.lap("list")
+    while batch := list(islice(rows, BATCH)):
+        laps.lap("read")
+        pixels_BHW3 = np.zeros((len(batch), *encoder.geometry.size, 3), np.uint8)
+        sizes = [
+            prepare(row.data or b"", encoder.geometry, spec.decode, pixels_HW3)
+            for row, pixels_HW3 in zip(batch, pixels_BHW3, strict=True)
+        ]
+        laps.lap("decode and resize")
+        image_BD = encoder.encode(pixels_BHW3)
+        laps.lap("image tower")
+        top = head.rank(image_BD, TOP_K)
+        laps.lap("top-K")
+        answers = Answers(head.labels, len(batch), TOP_K)
+        answers.enter(np.arange(len(batch)), *(array.numpy() for array in top), image_BD.numpy())
+        columns = answers.columns() | {
+            "id": [row.id for row in batch],
+            "uri": [row.uri for row in batch],
+            "key": [row.key for row in batch],
+            "outcome": ["ok"] * len(batch),
+            "detail": [None] * len(batch),
+            "width": [size.width for size in sizes],
+            "height": [size.height for size in sizes],
+            SOURCE_TOTAL: [row.source_total for row in batch],
+        }
+        tables.append(pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema))
+        laps.lap("rows of the table")
+    made.n = sum(table.num_rows for table in tables)
+    to_parquet(pa.concat_tables(tables), {})
+    laps.lap("part")
+    made.seconds = laps.seconds
+    for table in tables:
+        for uri, key, label in zip(*(table[name].to_pylist() for name in ("uri", "key", "label")), strict=True):
+            made.answers[f"{Path(uri).stem}/{key or Path(uri).name}"] = label
+    return made
 
 
 def batched(items: Iterable[Any], n: int) -> Iterator[list[Any]]:
@@ -64,19 +131,25 @@ def batched(items: Iterable[Any], n: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def _read(path: Path) -> Iterator[tuple[str, bytes]]:
-    if path.suffix == ".tar":
-        yield from read_shard(path)
-    else:
-        yield path.name, path.read_bytes()
-
-
-def zsic_job(source: Path, out: Path) -> dict[str, Any]:
-    import zsic
+def job_spec(source: Path, out: Path, **model: Any) -> Any:
     from zsic.core.spec import make_spec
     from zsic.demo.label_sets import labels
 
-    summary = zsic.run(make_spec({"source": str(source), "labels": labels(), "output": str(out)}))
+    return make_spec(
+        {
+            "source": str(source),
+            "labels": labels(),
+            "output": str(out),
+            "model": {"name": "demo", **model},
+            "scoring": {"top_k": TOP_K},
+        }
+    )
+
+
+def zsic_job(source: Path, out: Path, **model: Any) -> dict[str, Any]:
+    import zsic
+
+    summary = zsic.run(job_spec(source, out, **model))
     return {"n": summary.n_rows, "outcomes": summary.outcomes, "seconds": summary.seconds}
 
 
@@ -159,9 +232,11 @@ def _part(options: argparse.Namespace) -> dict[str, Any]:
     source, out = Path(options.source), Path(options.out)
     match options.part:
         case "bare":
-            answers = list(bare(source, 1))
+            return asdict(bare(source, 1))
         case "zsic":
             return {**zsic_job(source, out), "answers": _answers(out, "uri", "key")}
+        case "int8":
+            return {**zsic_job(source, out, quantize="int8"), "answers": _answers(out, "uri", "key")}
         case "ray":
             return {**ray_data(source, out), "answers": _answers(out, "path", None)}
         case _:
@@ -212,6 +287,7 @@ def _compare(options: argparse.Namespace, work: Path) -> None:
     for name, part, kind in (
         ("bare", "bare", "shards"),
         ("zsic, shards", "zsic", "shards"),
+        ("zsic, int8, shards", "int8", "shards"),
         ("bare, files", "bare", "files"),
         ("zsic, files", "zsic", "files"),
         ("ray data, files", "ray", "files"),
@@ -242,8 +318,8 @@ def _check(spent: dict[str, tuple[Spent, Spent]]) -> None:
                 continue
             got = larger.result["answers"]
             same = sum(got.get(key) == label for key, label in expected.items())
-            # Others resize to other pixels, by rounding.
-            if same < (1.0 if name.startswith("zsic") else 0.97) * len(expected):
+            # Others resize to other pixels, by rounding; and int8 is another arithmetic.
+            if same < (1.0 if name in ("zsic, shards", "zsic, files") else 0.95) * len(expected):
                 raise SystemExit(f"{name}: only {same} of {len(expected)} answers are the bare loop's")
 
 
@@ -271,6 +347,13 @@ def _table(
             f"| {name} | {each[name]:.2f} | {each[name] / base:.2f} | {shown[name]} | {start[name]:.1f} "
             f"| {start_wall[name]:.1f} | {larger.peak_bytes / 2**30:.1f} |"
         )
+    steps = spent["bare"][1].result["seconds"]
+    lines += [
+        "",
+        "Where the bare loop spends an image, from shards: "
+        + ", ".join(f"{step} {seconds / many * 1e3:.2f} ms" for step, seconds in steps.items() if step != "list")
+        + ".",
+    ]
     misses = []
     if (ratio := each["zsic, shards"] / each["bare"]) > MOST_OF_BARE:
         misses.append(f"an image of the job costs {ratio:.2f} times one of the bare loop, more than {MOST_OF_BARE}")

@@ -438,6 +438,11 @@ def test_a_plan_over_several_pieces_streams_and_slices(
     assert counted.first_shard is not None
     assert counted.first_shard.uri == "/photos/a.tar"
 
+    output.write_part(plan, to_table([row for row in made if row.id >> 24 < 5]), {}, "a-000001")
+    ledger = output.read_ledger(plan)
+    assert count_pending(store, plan, ledger).n_loose == 30  # of the first piece nothing is left
+    assert plan.pieces[0].name not in {each.piece for each in cut(store, plan, ledger, images_per_slice=8)}
+
     play(output, world, rows_per_part=100)
     for uri in (*uris(60)[::2], "/photos/b.tar"):
         world.things[uri].version = 2

@@ -76,7 +76,9 @@ def count_pending(store: Store, plan: Plan, ledger: Ledger) -> PendingCount:
     position = 0
     for piece in plan.pieces:
         at = [each - position for each, *_ in ledger.pending(position, position + piece.n_sources)]
-        counted.add(read_piece(store, piece, [field.name for field in SOURCE_COLUMNS]).take(at))
+        # An empty list by itself has no type, and a piece of which nothing is left would be an error.
+        indices = pa.array(at, pa.int64())
+        counted.add(read_piece(store, piece, [field.name for field in SOURCE_COLUMNS]).take(indices))
         position += piece.n_sources
     return counted
 

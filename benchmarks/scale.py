@@ -7,8 +7,8 @@
   slices; the rest is written and published; then a second listing finds nothing new, and one that has grown by 1 %
   finds just that.  Each step is a process of its own, so that its peak memory is its own.  A size with `plan` behind
   it (`1e8plan`) stops after the plan.
-- Whole runs on Ray: shards of 5,000 JPEGs of 32 pixels, a tiny encoder with random weights.  Once a second the private
-  memory of each process is read and entered under what it does.  Rows are counted, and the output is verified.
+- Whole runs on Ray: shards of 5,000 JPEGs of 32 pixels, a tiny encoder with random weights.  Three times a second the
+  private memory of each process is read and entered under what it does.  Rows are counted, and the output is verified.
 """
 
 import argparse
@@ -184,7 +184,7 @@ def watch_memory(command: list[str]) -> tuple[float, dict[str, int]]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         root = psutil.Process(process.pid)
         while process.poll() is None:
-            time.sleep(1.0)
+            time.sleep(0.3)
             for each in [root, *root.children(recursive=True)] if process.poll() is None else []:
                 try:
                     line, private = " ".join(each.cmdline()[:1]), each.memory_full_info().uss

@@ -140,12 +140,14 @@ def _proxy_before(server: str) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def fault_proxy(_fault_proxy: FaultProxy) -> FaultProxy:
+def fault_proxy(_fault_proxy: FaultProxy, s3_bucket: tuple[str, str]) -> FaultProxy:
     """A proxy before moto's server; its `rules` say what breaks, and are empty to begin with.
 
-    One for all tests: an S3 client takes half a second to make, and each URL needs its own.
+    One for all tests: an S3 client takes half a second to make, and each URL needs its own.  It minds the test's own
+    bucket: a reader of the test before may still read ahead.
     """
     _fault_proxy.rules, _fault_proxy.requests = [], []
+    _fault_proxy.match = rf"/{s3_bucket[1]}\b"
     return _fault_proxy
 
 

@@ -43,6 +43,8 @@ class FaultProxy:
         self.rules: list[Rule] = []
         self.requests: list[str] = []
         """First lines, in the order of their arrival."""
+        self.match = ""
+        """Requests whose first line does not match pass unseen."""
         self._server = server
         self._loop = asyncio.new_event_loop()
         self._port = 0
@@ -89,8 +91,10 @@ class FaultProxy:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             head, body = await _read_message(reader, writer)
             line = head.split(b"\r\n", 1)[0].decode("latin-1")
-            self.requests.append(line)
-            rule = self._pick(line)
+            seen = re.search(self.match, line) is not None
+            if seen:
+                self.requests.append(line)
+            rule = self._pick(line) if seen else None
             await self._answer(line, head, body, rule, writer)
         writer.close()
 

@@ -205,7 +205,7 @@ def test_image_that_breaks_the_tower_becomes_a_row(tmp_path: Path, head: Head) -
     (greys,) = decode(str(write_pictures(tmp_path / "greys", set())), tmp_path / "1", block_rows=100)
     (mixed,) = decode(str(write_pictures(tmp_path / "mixed", {1, 6})), tmp_path / "2", block_rows=100)
     actor = make_encoder(head, batch_size=4, dtype="float16")
-    first = actor._encoder._model.vision_model.embeddings.patch_embedding
+    first = actor._encoder._tower.model.vision_model.embeddings.patch_embedding
     with torch.no_grad():
         first.weight[0] = 5e4 / first.weight[0].numel()  # white is 2, and float16 ends at 65,504
     first.register_forward_hook(lambda *arguments: arguments[2] + 0 * arguments[2].sum(dim=0, keepdim=True))

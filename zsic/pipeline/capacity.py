@@ -240,7 +240,7 @@ def _batch_size(workload: Workload, on_gpu: bool) -> int:
     """Images a forward pass: enough to be efficient, few enough to be held in the caches of a CPU."""
     if on_gpu:
         return 256
-    return int(min(max(8 * 224 * 224 / (workload.height * workload.width), 8), 64))
+    return int(min(max(8 * 224 * 224 / (workload.height * workload.width), 8), 32))
 
 
 def _block_rows(

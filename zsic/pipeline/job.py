@@ -75,7 +75,8 @@ class Job:
         workload = Workload(
             height=height,
             width=width,
-            weights_bytes=4 * count_image_parameters(self.checkpoint),
+            # The first encoder of a machine makes the int8 tower, from weights that it holds several times meanwhile.
+            weights_bytes=(8 if self.dtype == QUANTISED else 4) * count_image_parameters(self.checkpoint),
             n_images=n_images,
             row_bytes=ROW_BYTES + (EMBEDDING_BYTES if self.spec.output.embeddings else 0),
         )

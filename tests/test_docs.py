@@ -1,0 +1,54 @@
+"""What docs/ shows gives what it says."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from zsic.core.predictions import Answers
+from zsic.core.schema import SOURCE_TOTAL, output_schema
+from zsic.storage.part import to_parquet
+
+DOCS = Path(__file__).parent.parent / "docs"
+DIM = 12
+
+
+def _write_part(path: Path, first: int, answered: list[int]) -> np.ndarray:
+    """A part of five rows, some without an answer; gives the vectors of the others."""
+    rng = np.random.default_rng(first)
+    image_BD = rng.normal(size=(len(answered), DIM)).astype(np.float32)
+    image_BD /= np.linalg.norm(image_BD, axis=1, keepdims=True)
+    answers = Answers(["cat", "dog"], 5, 1, DIM)
+    score_B1 = np.ones((len(answered), 1), np.float32)
+    answers.enter(np.array(answered), np.zeros((len(answered), 1), np.int32), score_B1, score_B1, image_BD)
+    columns = answers.columns() | {
+        "id": [first + at for at in range(5)],
+        "uri": [f"{first + at}.jpg" for at in range(5)],
+        "outcome": ["ok" if at in answered else "corrupt" for at in range(5)],
+    }
+    schema = output_schema(embedding_dim=DIM).append(pa.field(SOURCE_TOTAL, pa.int32()))
+    arrays = [pa.array(columns.get(field.name, [None] * 5), field.type) for field in schema]
+    path.write_bytes(to_parquet(pa.Table.from_arrays(arrays, schema=schema), {}))
+    return image_BD
+
+
+@pytest.mark.parametrize("package", ["pyarrow", "duckdb"])
+def test_embeddings_are_read_as_shown(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labelled" / "_zsic").mkdir(parents=True)
+    (tmp_path / "labelled" / "_zsic" / "job.json").write_text("{}")
+    expected = [
+        _write_part(tmp_path / "labelled" / "part-00001.parquet", 0, [0, 2, 3]),
+        _write_part(tmp_path / "labelled" / "part-00002.parquet", 5, [1, 4]),
+    ]
+    snippets = re.findall(r"^```python\n(.*?)^```", (DOCS / "embeddings.md").read_text(), re.MULTILINE | re.DOTALL)
+    (snippet,) = [each for each in snippets if f"import {package}" in each]
+    found: dict[str, object] = {}
+    exec(snippet, found)
+    image_ND = found["image_ND"]
+    assert isinstance(image_ND, np.ndarray)
+    assert image_ND.dtype == np.dtype("<f2")
+    np.testing.assert_array_equal(image_ND, np.concatenate(expected).astype("<f2"))

@@ -16,6 +16,7 @@ Before a rate is printed, the tower's rows are compared with float32 rows, and t
 """
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -276,6 +278,39 @@ class _Busy(threading.Thread):
         return sum(within) / len(within) if within else None
 
 
+class _Cores(threading.Thread):
+    """CPU time of this machine's processes by their name, twice a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.samples: list[tuple[float, Counter[str]]] = []
+        self._spent: dict[str, tuple[str, float]] = {}
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.5):
+            for folder in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):
+                    name = (folder / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+                    user, system = (folder / "stat").read_text().rpartition(")")[2].split()[11:13]
+                    seconds = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+                    self._spent[folder.name] = (Path(name.split(" ")[0]).name, seconds)
+            by_name: Counter[str] = Counter()
+            for name, seconds in self._spent.values():
+                by_name[name] += seconds  # type: ignore[assignment]
+            self.samples.append((time.perf_counter(), by_name))
+
+    def used(self, first: float, last: float) -> dict[str, float]:
+        """Cores in use between two moments, by process name; what used a tenth of a core at least."""
+        self._ended.set()
+        within = [sample for sample in self.samples if first <= sample[0] <= last]
+        if len(within) < 2:
+            return {}
+        (began, before), (ended, after) = within[0], within[-1]
+        used = {name: round((after[name] - before[name]) / (ended - began), 2) for name in after}
+        return {name: cores for name, cores in sorted(used.items(), key=lambda each: -each[1]) if cores >= 0.1}
+
+
 def part_pipeline(options: argparse.Namespace) -> dict[str, Any]:
     """The job, whole."""
     import zsic
@@ -292,7 +327,8 @@ def part_pipeline(options: argparse.Namespace) -> dict[str, Any]:
             "execution": {"num_gpus": int(options.device == "cuda")},
         }
     )
-    busy, times = _Busy(), _Times()
+    busy, cores, times = _Busy(), _Cores(), _Times()
+    cores.start()
     if options.device == "cuda":
         busy.start()
     started = time.perf_counter()
@@ -305,6 +341,7 @@ def part_pipeline(options: argparse.Namespace) -> dict[str, Any]:
         "images": summary.n_rows,
         "pipeline": images_per_s,
         "busy": busy.share(first, last),
+        "cores_used": cores.used(first, last),
         "steady_s": last - first,
         "wall_s": wall,
         "seconds": summary.seconds,
@@ -471,7 +508,7 @@ def _run_all(options: argparse.Namespace) -> None:
 
 def _images(options: argparse.Namespace, found: dict[str, Any]) -> int:
     """So many that the pipeline runs for about as long as asked."""
-    expected = min(found.get("forward", 500.0), found.get("decode_all_cores", 500.0))
+    expected = min(found.get("forward", 1e9), found.get("decode_all_cores", 500.0))
     return max(int(expected * options.pipeline_s), 400)
 
 

@@ -17,7 +17,8 @@ from zsic.core.scoring import Link
 from zsic.models.checkpoint import Checkpoint
 from zsic.models.int8 import Int8Tower
 from zsic.models.processor import read_geometry, read_normalisation
-from zsic.models.weights import TorchTower, drop_image, load, read_config
+from zsic.models.tower import TorchTower
+from zsic.models.weights import drop_image, load, read_config
 
 __all__ = ["Dtype", "ImageEncoder", "TextEncoder", "read_geometry", "resolve_dtype"]
 

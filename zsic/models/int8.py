@@ -21,7 +21,8 @@ import torch
 from zsic.core.cache import cache_folder, keep, one_at_a_time
 from zsic.core.errors import ModelError
 from zsic.models.checkpoint import Checkpoint
-from zsic.models.weights import TorchTower, load
+from zsic.models.tower import TorchTower
+from zsic.models.weights import load
 
 _PACKAGES = ("onnxruntime", "onnx", "onnxscript")
 _RECIPE = 1

@@ -63,20 +63,6 @@ def drop_image(model: Any) -> None:
     _drop(model, IMAGE_PARTS)
 
 
-class TorchTower(torch.nn.Module):
-    """The image tower of a loaded model: from normalised pixels to embeddings of any length."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        drop_text(model)
-        self.model = model
-
-    def forward(self, x_B3HW: torch.Tensor) -> torch.Tensor:
-        """Embeddings [B, D] in the dtype of the weights."""
-        image_BD: torch.Tensor = self.model.get_image_features(pixel_values=x_B3HW).pooler_output
-        return image_BD
-
-
 def read_config(checkpoint: Checkpoint) -> Any:
     """The model's config, with the defaults of its class."""
     return _model_class(checkpoint).config_class.from_pretrained(str(checkpoint.folder), local_files_only=True)

@@ -112,7 +112,9 @@ def part_decode(options: argparse.Namespace) -> dict[str, Any]:
     with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:
         list(pool.map(decode_alone, *zip(*[(str(shard), geometry, 0.2)] * cores, strict=True)))  # they stand
         one = pool.submit(decode_alone, str(shard), geometry, options.seconds).result()
-        every = sum(pool.map(decode_alone, *zip(*[(str(shard), geometry, options.seconds)] * cores, strict=True)))
+        # For long: cores that are all at work at once may give less after a while.
+        long = 10 * options.seconds
+        every = sum(pool.map(decode_alone, *zip(*[(str(shard), geometry, long)] * cores, strict=True)))
     return {"decode_a_core": one, "decode_all_cores": every, "cores": cores}
 
 
@@ -508,7 +510,7 @@ def _run_all(options: argparse.Namespace) -> None:
 
 def _images(options: argparse.Namespace, found: dict[str, Any]) -> int:
     """So many that the pipeline runs for about as long as asked."""
-    expected = min(found.get("forward", 1e9), found.get("decode_all_cores", 500.0))
+    expected = min(found.get("forward", float("inf")), found.get("decode_all_cores", 500.0))
     return max(int(expected * options.pipeline_s), 400)
 
 

@@ -1,6 +1,6 @@
 """From vectors to answers: similarity, link, and the best labels.
 
-Shape legend: B images, C labels, D embedding width, K predictions kept.
+Shape legend: B images, C labels, D embedding width, K predictions kept, J = K or K + 1.
 """
 
 from typing import Literal, NamedTuple
@@ -12,7 +12,7 @@ Link = Literal["softmax", "sigmoid"]
 
 
 class TopK(NamedTuple):
-    """The best labels of each image, best first; equal scores keep label order."""
+    """The best labels of each image, best first; equally similar ones keep label order."""
 
     label_index_BK: torch.Tensor
     """int32."""
@@ -25,32 +25,39 @@ def similarities(image_BD: torch.Tensor, matrix_CD: torch.Tensor) -> torch.Tenso
     return image_BD.float() @ matrix_CD.float().T
 
 
-def link_scores(similarity_BC: torch.Tensor, link: Link, *, scale: float, bias: float = 0.0) -> torch.Tensor:
-    """Scores [B, C] between 0 and 1, of ``scale * similarity + bias``."""
-    logit_BC = similarity_BC * scale + bias
-    return logit_BC.softmax(dim=1) if link == "softmax" else logit_BC.sigmoid()
+def rank(similarity_BC: torch.Tensor, k: int, link: Link, *, scale: float, bias: float = 0.0) -> TopK:
+    """Answer each image with its `k` best labels, `1 <= k <= C`; overwrites the similarities.  None may be NaN.
 
-
-def top_k(score_BC: torch.Tensor, similarity_BC: torch.Tensor, k: int) -> TopK:
-    """Keep the `k` best labels of each image: exactly the head of a stable sort, `1 <= k <= C`.
-
-    Scores must not be NaN.
+    Scores are the link of ``scale * similarity + bias``, and `scale` is positive: so the order is that of the
+    similarities, and only what is kept needs a score.
     """
-    score_BK, index_BK = score_BC.topk(k, dim=1)
-    # Equal values it picks and orders by chance.  Few rows have any, and to be sure of all costs more than the scores.
-    tied_B = (score_BC == score_BK[:, -1:]).sum(dim=1) > 1
-    tied_B |= (score_BK[:, 1:] == score_BK[:, :-1]).any(dim=1)
+    similarity_BK, index_BK = top_k(similarity_BC, k)
+    if link == "sigmoid":
+        score_BK = (similarity_BK * scale + bias).sigmoid()
+    else:
+        best_B1 = similarity_BK[:, :1]
+        sum_B1 = similarity_BC.sub_(best_B1).mul_(scale).exp_().sum(dim=1, keepdim=True)
+        score_BK = ((similarity_BK - best_B1) * scale).exp() / sum_B1
+    return TopK(index_BK.int(), score_BK, similarity_BK)
+
+
+def top_k(value_BC: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `k` largest values of each row and where they are: exactly the head of a stable sort.  None may be NaN."""
+    # One more than is kept: equal values are picked and ordered by chance, and this one tells whether any were left.
+    value_BJ, index_BJ = value_BC.topk(min(k + 1, value_BC.shape[1]), dim=1)
+    tied_B = (value_BJ[:, 1:] == value_BJ[:, :-1]).any(dim=1)
+    value_BK, index_BK = value_BJ[:, :k], index_BJ[:, :k]
     if tied_B.any():
-        index_BK[tied_B] = _in_label_order(score_BC[tied_B], score_BK[tied_B, -1:], k)
-    return TopK(index_BK.int(), score_BK, similarity_BC.gather(1, index_BK))
+        index_BK[tied_B] = _in_label_order(value_BC[tied_B], value_BK[tied_B, -1:], k)
+    return value_BK, index_BK
 
 
-def _in_label_order(score_BC: torch.Tensor, kth_B1: torch.Tensor, k: int) -> torch.Tensor:
-    """Indices [B, K] of the best, of equal ones the first; given the k-th best score, of which topk is sure."""
-    above_BC = score_BC > kth_B1
-    level_BC = score_BC == kth_B1
+def _in_label_order(value_BC: torch.Tensor, kth_B1: torch.Tensor, k: int) -> torch.Tensor:
+    """Indices [B, K] of the largest, of equal ones the first; given the k-th largest, of which topk is sure."""
+    above_BC = value_BC > kth_B1
+    level_BC = value_BC == kth_B1
     n_level_B1 = k - above_BC.sum(dim=1, keepdim=True)
     kept_BC = above_BC | (level_BC & (level_BC.cumsum(dim=1) <= n_level_B1))
     index_BK = kept_BC.nonzero()[:, 1].view(-1, k)  # in label order
-    order_BK = score_BC.gather(1, index_BK).sort(dim=1, descending=True, stable=True).indices
+    order_BK = value_BC.gather(1, index_BK).sort(dim=1, descending=True, stable=True).indices
     return index_BK.gather(1, order_BK)

@@ -18,7 +18,7 @@ from safetensors.torch import save
 
 from zsic.core.errors import ModelError
 from zsic.core.fingerprint import canonical
-from zsic.core.scoring import Link, TopK, link_scores, similarities, top_k
+from zsic.core.scoring import Link, TopK, rank, similarities
 
 METHOD = "mean of unit prompt embeddings, renormalised"
 """The ensemble of CLIP's paper as open_clip computes it (`build_zero_shot_classifier`)."""
@@ -27,6 +27,7 @@ METHOD = "mean of unit prompt embeddings, renormalised"
 _PROMPTS_AT_ONCE = 4096
 
 _SCORES_AT_ONCE = 2**24
+_IMAGES_AT_ONCE = 4096  # few enough for float32 rows of 512 numbers to stay in a CPU's caches
 
 
 class _Labels(Protocol):
@@ -73,18 +74,16 @@ class Head:
         return replace(self, matrix_CD=self.matrix_CD.to(device))
 
     def rank(self, image_BD: torch.Tensor, k: int) -> TopK:
-        """Answer each image with its `k` best labels; equal scores keep label order.  No row may be NaN.
+        """Answer each image with its `k` best labels; equally similar ones keep label order.  No row may be NaN.
 
-        Memory is bounded at any number of labels: so many images at once as have 16 million scores.
+        Memory is bounded at any number of labels and of images.
         """
-        n_at_once = max(1, _SCORES_AT_ONCE // len(self.labels))
+        n_at_once = min(max(1, _SCORES_AT_ONCE // len(self.labels)), _IMAGES_AT_ONCE)
         parts = [self._rank(part_BD, k) for part_BD in torch.split(image_BD, n_at_once)]
         return parts[0] if len(parts) == 1 else TopK(*map(torch.cat, zip(*parts, strict=True)))
 
     def _rank(self, image_BD: torch.Tensor, k: int) -> TopK:
-        similarity_BC = similarities(image_BD, self.matrix_CD)
-        score_BC = link_scores(similarity_BC, self.link, scale=self.scale, bias=self.bias)
-        return top_k(score_BC, similarity_BC, k)
+        return rank(similarities(image_BD, self.matrix_CD), k, self.link, scale=self.scale, bias=self.bias)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file; what is not the matrix is JSON in its metadata."""

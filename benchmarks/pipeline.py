@@ -241,7 +241,7 @@ def _part(options: argparse.Namespace) -> dict[str, Any]:
             return {**ray_data(source, out), "answers": _answers(out, "path", None)}
         case _:
             answers = list(transformers_pipeline(source))
-    return {"n": len(answers), "answers": {key: label for key, label, _ in answers[:2000]}}
+    return {"n": len(answers), "answers": {key: label for key, label, _ in answers}}
 
 
 def _answers(out: Path, uri: str, key: str | None) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from zsic.core.embedding import DTYPE, Vectors, to_column
 from zsic.core.schema import PREDICTION
 
 Rows = npt.NDArray[np.int64]
@@ -32,7 +33,7 @@ class Answers:
         self._label_NK = np.zeros((n, k), np.int32)
         self._score_NK = np.zeros((n, k), np.float32)
         self._similarity_NK = np.zeros((n, k), np.float32)
-        self._embedding_ND = np.zeros((n, self.dim), "<f2") if self.dim is not None else None
+        self._embedding_ND: Vectors | None = np.zeros((n, self.dim), DTYPE) if self.dim is not None else None
 
     def enter(
         self,
@@ -40,14 +41,14 @@ class Answers:
         label_BK: npt.NDArray[np.int32],
         score_BK: npt.NDArray[np.float32],
         similarity_BK: npt.NDArray[np.float32],
-        image_BD: npt.NDArray[np.float32],
+        image_BD: npt.NDArray[np.float32] | None = None,
     ) -> None:
-        """Enter the answers of the rows `rows_B` of the block, each best first."""
+        """Enter the answers of the rows `rows_B` of the block, each best first; embeddings where they are kept."""
         self.answered_N[rows_B] = True
         self._label_NK[rows_B] = label_BK
         self._score_NK[rows_B] = score_BK
         self._similarity_NK[rows_B] = similarity_BK
-        if self._embedding_ND is not None:
+        if self._embedding_ND is not None and image_BD is not None:
             self._embedding_ND[rows_B] = image_BD
 
     def columns(self) -> dict[str, pa.Array]:
@@ -75,10 +76,6 @@ class Answers:
                 mask=pa.array(~answered_N),
             ),
         }
-        if self._embedding_ND is not None and self.dim is not None:
-            made["embedding"] = pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(2 * self.dim),
-                self.n_rows,
-                [pa.array(answered_N).buffers()[1], pa.py_buffer(self._embedding_ND)],
-            )
+        if self._embedding_ND is not None:
+            made["embedding"] = to_column(self._embedding_ND, answered_N)
         return made

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from zsic.core.embedding import embedding_field
+
 SCHEMA_VERSION = 1
 """Raised when a column changes its name, type or meaning."""
 
@@ -69,13 +71,7 @@ def output_schema(keep_columns: Sequence[str] = (), embedding_dim: int | None = 
         pa.field("predictions", pa.list_(pa.field("element", PREDICTION, nullable=False))),
     ]
     if embedding_dim is not None:
-        fields.append(
-            pa.field(
-                "embedding",
-                pa.binary(2 * embedding_dim),
-                metadata={"dtype": "<f2", "dim": str(embedding_dim)},
-            )
-        )
+        fields.append(embedding_field(embedding_dim))
     fields += [pa.field(name, pa.string()) for name in keep_columns]
     return pa.schema(fields)
 

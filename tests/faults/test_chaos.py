@@ -12,5 +12,5 @@ def test_whatever_is_killed_each_image_has_one_row(tmp_path: Path) -> None:
     result = play(1, 0, SMALL, tmp_path)
     assert result.verdict == "exact", result
     assert result.driver_kills > 0
-    assert result.kills.total() > 2
+    assert result.kills.total() > 0
     assert result.notes == []

@@ -1,8 +1,11 @@
 """What ends a run from the side."""
 
+import os
+import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,16 @@ def wait(lease: Lease, progress: Progress | None = None) -> None:
         time.sleep(30)
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def interrupts(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As a shell starts what it waits for, and what a script starts in the background."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    assert signal.getsignal(signal.SIGINT) == request.param
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_too_many_failures_interrupt_the_run(store: Store) -> None:
     lease = take_lease(store, describe_holder("one"))
     started = time.monotonic()
@@ -71,6 +84,17 @@ def test_too_many_failures_interrupt_the_run(store: Store) -> None:
     take_lease(store, describe_holder("two"))
 
 
+def test_who_ignores_interrupts_goes_on_doing_so(store: Store) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Guard(take_lease(store, describe_holder("one")), ExecutionSpec()):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_a_run_that_was_overtaken_is_interrupted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("zsic.pipeline.guard.BEAT_S", 0.1)
     lease = take_lease(store, describe_holder("one"))

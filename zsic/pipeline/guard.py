@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 from zsic.core.errors import IncompleteError, StoreError
@@ -29,8 +29,13 @@ class Guard:
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._was_ignored = False
 
     def __enter__(self) -> Self:
+        # What a script starts in the background ignores the signal, the guard's own too.
+        if self._running is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._hear)
+            self._was_ignored = True
         self._lease.beat()
         self._thread.start()
         return self
@@ -41,9 +46,16 @@ class Guard:
         with self._lock:
             self._ended.set()
         self._thread.join()
+        if self._was_ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._lease.end()
         if isinstance(error, KeyboardInterrupt) and self._reason is not None:
             raise self._reason from None
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        """Go on ignoring the signal of others."""
+        if self._reason is not None:
+            raise KeyboardInterrupt
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):

@@ -5,11 +5,14 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zsic.core.errors import IncompleteError, SpecError, ZsicError
+
+if TYPE_CHECKING:
+    from zsic.core.spec import JobSpec
 
 app = typer.Typer(
     name="zsic",
@@ -404,32 +407,76 @@ _job_command(
 _job_command("plan", _plan, "Show what `classify` (or a spec file) would do, on what, and how long; writes nothing.")
 
 
+SpecFile = Annotated[Path, typer.Argument(help="YAML file; its fields are shown by `zsic classify --help`.")]
+Prune = Annotated[bool, typer.Option("--prune", help="This time, drop rows of objects that are gone.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="This time, take up again all rows that failed.")]
+MaxFailures = Annotated[
+    str | None, typer.Option("--max-failures", help="In place of the file's execution.max_failures.")
+]
+
+
 @app.command("run")
 def _run(
-    spec: Annotated[Path, typer.Argument(help="YAML file; its fields are shown by `zsic classify --help`.")],
+    spec: SpecFile,
     address: Annotated[
         str | None, typer.Option("--address", help="Ray cluster to run on, in place of the file's execution.address.")
     ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="This time, drop rows of objects that are gone.")] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="This time, take up again all rows that failed.")
-    ] = False,
-    max_failures: Annotated[
-        str | None, typer.Option("--max-failures", help="In place of the file's execution.max_failures.")
-    ] = None,
+    prune: Prune = False,
+    retry_failed: RetryFailed = False,
+    max_failures: MaxFailures = None,
 ) -> None:
     """Run the job of a spec file: `classify` with every flag as a field."""
     from zsic import console
+
+    console.run_job(_load_changed(spec, prune, retry_failed, max_failures, address))
+
+
+@app.command("submit")
+def _submit(
+    spec: SpecFile,
+    address: Annotated[
+        str,
+        typer.Option("--address", help="The dashboard of the cluster's head, http://HEAD:8265.", show_default=False),
+    ],
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Submit nothing; show the log of this output's job.")
+    ] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Submit nothing; stop this output's job.")] = False,
+    prune: Prune = False,
+    retry_failed: RetryFailed = False,
+    max_failures: MaxFailures = None,
+) -> None:
+    """Run the job of a spec file on a Ray cluster that need not know this machine: `run`, over there.
+
+    The spec, its labels and zsic itself are sent along; images, model and output are where all machines of the
+    cluster reach them.  The job's log is shown here and its exit code returned; Ctrl-C ends the showing, not the job.
+    """
+    from zsic import console
+
+    if no_wait + follow + stop > 1:
+        raise SpecError("--no-wait, --follow and --stop exclude one another")
+    made = _load_changed(spec, prune, retry_failed, max_failures)
+    if stop:
+        console.stop(made, address)
+    else:
+        code = console.follow(made, address) if follow else console.submit(made, address, wait=not no_wait)
+        raise typer.Exit(code)
+
+
+def _load_changed(
+    spec: Path, prune: bool, retry_failed: bool, max_failures: str | None, address: str | None = None
+) -> "JobSpec":
+    """A spec file with what this one run has of its own."""
     from zsic.core.spec import change_spec, load_spec
 
-    made = change_spec(
+    return change_spec(
         load_spec(spec),
         {
             "execution": _given({"address": address, "max_failures": max_failures}),
             "update": _given({"prune": prune or None, "retry_failed": retry_failed or None}),
         },
     )
-    console.run_job(made)
 
 
 @app.command("predict")

@@ -3,5 +3,18 @@
 from zsic.console.demo import demo
 from zsic.console.inspect import check_labels, evaluate, predict, pull_model, verify
 from zsic.console.job import run_job, show_plan
+from zsic.console.submit import follow, stop, submit
 
-__all__ = ["check_labels", "demo", "evaluate", "predict", "pull_model", "run_job", "show_plan", "verify"]
+__all__ = [
+    "check_labels",
+    "demo",
+    "evaluate",
+    "follow",
+    "predict",
+    "pull_model",
+    "run_job",
+    "show_plan",
+    "stop",
+    "submit",
+    "verify",
+]

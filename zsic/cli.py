@@ -567,7 +567,7 @@ def main() -> None:
 def _main() -> int:
     try:
         # Standalone, typer would turn Ctrl-C into an exit code of its own.
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except ZsicError as error:
         from zsic.core.terminal import printable
 
@@ -579,8 +579,6 @@ def _main() -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("zsic: interrupted", file=sys.stderr)
         return IncompleteError.exit_code
-    except typer.Exit as stop:
-        return stop.exit_code
     except BrokenPipeError:
         # Nobody reads on; Python would complain of that when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -595,6 +593,9 @@ def _main() -> int:
         command = context.command_path if context else "zsic"
         print(f"zsic: {printable(error.format_message())}; see `{command} --help`", file=sys.stderr)
         return SpecError.exit_code
+    else:
+        # Of a command that ended with `typer.Exit`.
+        return code if isinstance(code, int) else 0
     return 0
 
 

@@ -48,8 +48,8 @@ class Submission:
 
 def name_jobs(output: str) -> str:
     """How the ids of all jobs of one output begin: its last name, to be recognised by, and a digest."""
-    uri = canonical_uri(os.path.expanduser(output))
-    word = re.sub(r"[^A-Za-z0-9]+", "-", uri.rstrip("/").rpartition("/")[2])[:24].strip("-") or "output"
+    uri = canonical_uri(os.path.expanduser(output)).rstrip("/")
+    word = re.sub(r"[^A-Za-z0-9]+", "-", uri.rpartition("/")[2])[:24].strip("-") or "output"
     return f"zsic-{word}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
 
 
@@ -69,7 +69,11 @@ class Cluster:
             )
         self.address = address.rstrip("/")
         # Ray would log what it sends, and from where; each of its modules has a level of its own.
-        for module in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        for module in (
+            "dashboard.modules.dashboard_sdk",
+            "dashboard.modules.job.sdk",
+            "_private.runtime_env.packaging",
+        ):
             logging.getLogger(f"ray.{module}").setLevel(logging.ERROR)
         with _explained(self.address), _alone():
             # First with a deadline: Ray's client would wait for as long as the network does.

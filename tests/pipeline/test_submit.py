@@ -1,0 +1,170 @@
+"""Submitting, as a user does it, to the head of a cluster that wants a token."""
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from head import Head
+from runs import LABELS, assert_same_rows, read_table, write_shard
+
+from zsic.core.errors import CapacityError, SpecError
+from zsic.core.spec import JobSpec
+from zsic.pipeline.run import run
+from zsic.pipeline.submit import Cluster, _Lines
+
+JOBS = Path(__file__).parents[2] / "jobs"
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    with Head() as head:
+        yield head
+
+
+def zsic(head: Head, *arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command of a user who has the token; an address in the environment must not matter."""
+    return subprocess.run(
+        [sys.executable, "-m", "zsic", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **head.environment, "RAY_ADDRESS": "127.0.0.1:1", **environment},
+        timeout=240,
+    )
+
+
+def write_spec(folder: Path, source: Path, output: Path, labels: list[str] = LABELS) -> Path:
+    (folder / "labels.txt").write_text("\n".join(labels))
+    (folder / ".gitignore").write_text("labels.txt\n*.yaml\n")
+    spec = folder / "spec.yaml"
+    spec.write_text(f"source: {source}/*.tar\nlabels: labels.txt\noutput: {output}\nexecution: {{block_rows: 16}}\n")
+    return spec
+
+
+@pytest.mark.ray
+def test_a_spec_runs_the_same_submitted_by_either_way(
+    head: Head, spec_for: Callable[..., JobSpec], tmp_path: Path
+) -> None:
+    for shard in range(3):
+        write_shard(tmp_path / f"s-{shard}.tar", range(shard * 40, shard * 40 + 40))
+    spec = write_spec(tmp_path, tmp_path, tmp_path / "submitted")
+    refused = zsic(head, "submit", spec, "--address", head.address, cwd=tmp_path, RAY_AUTH_TOKEN="0" * 32)
+    assert (refused.returncode, "wants its token" in refused.stderr) == (2, True), refused.stderr
+
+    done = zsic(head, "submit", spec, "--address", head.address, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "120 rows in" in done.stdout
+    assert "classifying" in done.stdout, "the progress is shown"
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["submitted"]
+
+    by_ray = write_spec(tmp_path, tmp_path, tmp_path / "by-ray").read_text()
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "spec.yaml").write_text(by_ray.replace("labels.txt", json.dumps(LABELS)))
+    (tmp_path / "job" / "classify.py").write_text((JOBS / "classify.py").read_text())
+    command = [str(Path(sys.executable).parent / "ray"), "job", "submit", f"--address={head.address}"]
+    command += [f"--working-dir={tmp_path / 'job'}", "--", "python", "classify.py", "spec.yaml"]
+    ray = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **head.environment}, timeout=240)
+    assert ray.returncode == 0, ray.stdout + ray.stderr
+
+    run(spec_for(f"{tmp_path}/*.tar", tmp_path / "run", execution={"block_rows": 16}))
+    expected = read_table(tmp_path / "run")
+    assert expected.num_rows == 120
+    assert_same_rows(read_table(tmp_path / "submitted"), expected)
+    assert_same_rows(read_table(tmp_path / "by-ray"), expected)
+
+    # The job's own exit code comes back, and the log of the latest job of this output, not of the one before.
+    other = write_spec(tmp_path, tmp_path, tmp_path / "submitted", [*LABELS, "grey star"])
+    done = zsic(head, "submit", other, "--address", head.address, cwd=tmp_path)
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "120 rows in" not in done.stdout
+    done = zsic(head, "submit", other, "--address", head.address, "--follow", cwd=tmp_path)
+    assert done.returncode == 4
+    assert "labels" in done.stdout
+
+
+@pytest.mark.ray
+def test_one_job_an_output_at_a_time(head: Head, tmp_path: Path) -> None:
+    write_shard(tmp_path / "s.tar", range(40))
+    spec = write_spec(tmp_path, tmp_path, tmp_path / "out")
+
+    def submit(*flags: str) -> subprocess.CompletedProcess[str]:
+        return zsic(head, "submit", spec, "--address", head.address, *flags, cwd=tmp_path)
+
+    nothing = submit("--stop")
+    assert (nothing.returncode, "knows no job of" in nothing.stderr) == (2, True)
+
+    first = submit("--no-wait")
+    assert first.returncode == 0, first.stderr
+    id = first.stdout.strip()
+    assert id.endswith("-1")
+    second = submit()
+    assert second.returncode == 3
+    assert second.stderr.startswith(f"zsic: {id} works on {tmp_path}/out already")
+
+    stopped = submit("--stop")
+    assert (stopped.returncode, stopped.stdout.startswith(f"{id} stopped")) == (0, True), stopped.stderr
+    followed = submit("--follow")
+    assert (followed.returncode, f"{id} was stopped" in followed.stderr) == (3, True)
+    assert submit("--stop").stdout == f"{id} had ended before\n"
+
+    resumed = submit()
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert resumed.stderr.startswith(f"submitted {id[:-1]}2")
+    assert read_table(tmp_path / "out", "id").num_rows == 40
+
+
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:8265", "ray://head:10001", "http://"])
+def test_what_is_no_dashboard_is_refused(address: str) -> None:
+    with pytest.raises(SpecError, match=r"http://HEAD:8265"):
+        Cluster(address)
+
+
+def test_nobody_there() -> None:
+    started = time.monotonic()
+    with pytest.raises(CapacityError, match=r"no Ray dashboard answers at http://127\.0\.0\.1:1;"):
+        Cluster("http://127.0.0.1:1")
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(("version", "good"), [("2.59.3", False), ("2.64.0", False), ("2.61.0", True)])
+def test_a_cluster_of_another_ray_is_refused(version: str, good: bool) -> None:
+    class Old(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"version": "4", "ray_version": version, "ray_commit": "x"}).encode())
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Old) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        try:
+            if good:
+                Cluster(address)
+            else:
+                with pytest.raises(CapacityError, match=rf"runs Ray {version}; zsic needs .*>=2\.60"):
+                    Cluster(address)
+        finally:
+            server.shutdown()
+
+
+def test_a_log_that_is_read_again_goes_on_behind_what_was_seen() -> None:
+    seen: list[str] = []
+    first = _Lines(0, seen.append)
+    first.add("one\ntw")
+    first.add("o\nthr")
+    assert seen == ["one", "two"]
+    again = _Lines(first.n_written, seen.append)
+    again.add("one\ntwo\nthree\n")
+    again.add("four")
+    again.end()
+    assert seen == ["one", "two", "three", "four"]

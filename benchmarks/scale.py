@@ -120,7 +120,7 @@ def _write_parts(output: Output, plan: Any, begin: int, stop: int) -> None:
             "detail": [None] * n,
             "width": [500] * n,
             "height": [375] * n,
-            SOURCE_TOTAL: [1] * n,
+            SOURCE_TOTAL: [None] * n,
         }
         table = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
         output.write_part(plan, table, {}, f"scale-{first:012}")

@@ -585,14 +585,15 @@ def _model_pull(
 
 
 def main() -> None:
-    """Run the command line; errors of ours become a message and an exit code."""
-    sys.exit(_main())
+    """Run the command line, and end with its exit code."""
+    sys.exit(run_command())
 
 
-def _main() -> int:
+def run_command(arguments: list[str] | None = None) -> int:
+    """Run one command, by default that of the command line; errors of ours become a message and an exit code."""
     try:
         # Standalone, typer would turn Ctrl-C into an exit code of its own.
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except ZsicError as error:
         from zsic.core.terminal import printable
 

@@ -44,6 +44,7 @@ class Deaf:
     def add_decoded(self, n_rows: int, n_bytes: int, fetch_s: float, decode_s: float) -> None: ...
     def add_encoded(self, n_images: int, encode_s: float) -> None: ...
     def add_outcomes(self, outcomes: list[str]) -> None: ...
+    def add_part(self, write_s: float) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +264,7 @@ def test_a_write_task_that_runs_again_adopts_its_part(tmp_path: Path, head: Head
     store = open_store(str(tmp_path / "out"), StoreSpec())
     plan = Output(store).open_plan()
     assert plan is not None
-    sink = PartSink(store, plan, metadata={}, rows_per_part=10)
+    sink = PartSink(store, plan, metadata={}, rows_per_part=10, reporter=Deaf())  # type: ignore[arg-type]
 
     def write(blocks: list[pa.Table], task: int) -> str:
         return sink.write(blocks, SimpleNamespace(kwargs={"write_uuid": "0123456789abcdef"}, task_idx=task))

@@ -11,7 +11,7 @@ from zsic.console.hush import hush
 from zsic.console.words import count, duration, err, out, show_table, size
 from zsic.core.spec import JobSpec
 from zsic.core.terminal import printable
-from zsic.pipeline.watch import Progress, Watch
+from zsic.pipeline.watch import STAGES, Progress, Watch
 from zsic.storage.pending import Pending
 
 if TYPE_CHECKING:
@@ -76,13 +76,8 @@ class View(Watch):
             err.print(text)
 
     def _total(self, progress: Progress) -> float | None:
-        """Images in all: counted, or scaled up from the bytes that were read so far."""
-        pending = self._pending
-        if pending is None or not progress.n_decoded:
-            return None
-        if pending.exact:
-            return float(pending.n_images)
-        return max(progress.n_decoded * pending.n_bytes / max(progress.n_bytes, 1), float(progress.n_decoded))
+        """Images in all, once some are decoded."""
+        return None if self._pending is None or not progress.n_decoded else progress.expect(self._pending)
 
     def _describe(self, progress: Progress, seconds: float) -> str:
         done = max(progress.n_rows, progress.n_encoded)
@@ -134,7 +129,7 @@ def show_summary(summary: "RunSummary") -> None:
             f"encode {_rate(progress.n_encoded, seconds['encode'])}"
         )
     if summary.state == "complete":
-        total = sum(value for name, value in seconds.items() if name not in ("fetch", "decode", "encode"))
+        total = sum(value for name, value in seconds.items() if name not in STAGES)
         starting = total - seconds.get("flow", 0.0)
         out.print(f"  {duration(total)} in all, {duration(starting)} of it starting, listing and publishing")
 

@@ -19,7 +19,7 @@ from zsic.core.errors import IncompleteError, StoreError, ZsicError
 from zsic.core.fingerprint import fingerprint
 from zsic.models.head import Head
 from zsic.models.head_cache import find_head
-from zsic.pipeline.capacity import Layout
+from zsic.pipeline.capacity import Layout, Node
 from zsic.pipeline.cluster import connect, read_nodes
 from zsic.pipeline.graph import MAX_TASK_RETRIES, build, set_context
 from zsic.pipeline.guard import Guard
@@ -41,7 +41,17 @@ PROBE_S = 30
 """So much of it is done to measure it."""
 
 
-def classify(job: Job, plan: Plan, ledger: Ledger, guard: Guard, watch: Watch, clock: Clock) -> Progress:
+@dataclass(frozen=True, slots=True)
+class Flowed:
+    """What the workers did, and on what."""
+
+    progress: Progress
+    layout: Layout
+    nodes: tuple[Node, ...]
+    """At the start; a cluster may grow and shrink."""
+
+
+def classify(job: Job, plan: Plan, ledger: Ledger, guard: Guard, watch: Watch, clock: Clock) -> Flowed:
     """Run the pipeline over what is pending; returns the sums of all workers."""
     execution = job.spec.execution
     pending = count_pending(job.output.store, plan, ledger).estimate(job.objects, job.spec)
@@ -66,15 +76,17 @@ def _flow(
     guard: Guard,
     watch: Watch,
     clock: Clock,
-) -> Progress:
+) -> Flowed:
     """Let the images flow on the cluster that is connected."""
     watch.on_step("encoding the labels")
     head = compiling.result()
     clock.lap("labels")
-    reporter = start_reporter()
-    layout = job.lay_out(read_nodes(), pending.n_images)
+    reporter = start_reporter(job.output.store.uri)
+    nodes = read_nodes()
+    layout = job.lay_out(nodes, pending.n_images)
     slices = cut(job.output.store, plan, ledger, images_per_slice=layout.images_per_slice)
     flow = _Flow(job, plan, head, ray.put(head), reporter)
+    reporter.expect(pending, layout.encoders)
     watch.on_start(pending)
     with _watching(reporter, guard, watch) as seen:
         first, rest = _split(job, slices, layout, pending.n_images)
@@ -86,7 +98,7 @@ def _flow(
     # The tally may be gone with its node; then what it told last will do.
     with contextlib.suppress(ray.exceptions.RayError):
         seen.progress = reporter.read()
-    return seen.progress
+    return Flowed(seen.progress, layout, tuple(nodes))
 
 
 def _split(job: Job, slices: list[Slice], layout: Layout, n_images: int) -> tuple[list[Slice], list[Slice]]:
@@ -130,7 +142,13 @@ class _Flow:
             layout,
         )
         dataset.write_datasink(
-            PartSink(store, self.plan, metadata=_part_metadata(job, self.head), rows_per_part=layout.rows_per_part),
+            PartSink(
+                store,
+                self.plan,
+                metadata=_part_metadata(job, self.head),
+                rows_per_part=layout.rows_per_part,
+                reporter=self.reporter,
+            ),
             concurrency=layout.write_tasks,
             ray_remote_args={
                 "num_cpus": layout.write_cpus,

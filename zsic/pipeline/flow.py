@@ -49,6 +49,8 @@ class Flowed:
     layout: Layout
     nodes: tuple[Node, ...]
     """At the start; a cluster may grow and shrink."""
+    steady_images_per_s: float | None
+    """Since the workers stood; None if it was too short to tell."""
 
 
 def classify(job: Job, plan: Plan, ledger: Ledger, guard: Guard, watch: Watch, clock: Clock) -> Flowed:
@@ -98,7 +100,7 @@ def _flow(
     # The tally may be gone with its node; then what it told last will do.
     with contextlib.suppress(ray.exceptions.RayError):
         seen.progress = reporter.read()
-    return Flowed(seen.progress, layout, tuple(nodes))
+    return Flowed(seen.progress, layout, tuple(nodes), seen.images_per_s)
 
 
 def _split(job: Job, slices: list[Slice], layout: Layout, n_images: int) -> tuple[list[Slice], list[Slice]]:

@@ -107,6 +107,7 @@ def _summarise(
         outcomes=increment.outcomes,
         seconds=clock.laps | progress.stage_s,
         images_per_s=(increment.n_rows - n_rows_before) / max(clock.laps.get("flow", 0.0), 1e-9),
+        steady_images_per_s=flowed.steady_images_per_s if flowed else None,
         progress=progress,
         layout=flowed.layout if flowed else None,
         nodes=flowed.nodes if flowed else (),

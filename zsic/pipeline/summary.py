@@ -53,7 +53,9 @@ class RunSummary:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds by step, and the stages' own seconds summed over workers."""
     images_per_s: float = 0.0
-    """Of this run, while images flowed."""
+    """Of this run, while images flowed; the workers' start is part of that."""
+    steady_images_per_s: float | None = None
+    """The same since the workers stood, which is what `plan --sample` predicts; None if it was too short to tell."""
     progress: Progress | None = None
     layout: Layout | None = None
     nodes: tuple[Node, ...] = ()

@@ -156,7 +156,12 @@ def test_plan_says_what_is_wrong_with_what_it_is_asked(flags: tuple[str, ...], m
     done = zsic("plan", tmp_path / "a.png", "--labels", "cat,dog", "--output", tmp_path / "out", *flags)
     assert done.returncode == 2
     assert message in done.stderr
-    assert zsic("classify", "x", "--labels", "a", "--output", "y", "--sample", "3").returncode == 2
+
+
+def test_what_plan_is_asked_is_no_flag_of_classify() -> None:
+    done = zsic("classify", "x", "--labels", "a", "--output", "y", "--sample", "3")
+    assert done.returncode == 2
+    assert "--sample" in done.stderr
 
 
 def test_predict_prints_a_table_and_json_of_the_pipeline(tmp_path: Path) -> None:

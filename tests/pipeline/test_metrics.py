@@ -27,6 +27,12 @@ def test_the_dashboard_shows_every_metric_and_no_other() -> None:
     assert shown == {metric.exported for metric in METRICS}
 
 
+def test_the_table_beside_the_dashboard_has_every_metric() -> None:
+    text = (MONITORING / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(ray_\w+)` \| ([\w, ]+) \|", text, re.MULTILINE))
+    assert rows == {metric.exported.removesuffix("_bucket"): ", ".join(metric.tags) for metric in METRICS}
+
+
 def test_the_dashboard_asks_for_tags_that_are_there() -> None:
     tags = {metric.exported: set(metric.tags) for metric in METRICS}
     for expression in EXPRESSIONS:

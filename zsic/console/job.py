@@ -214,6 +214,8 @@ def show_preview(made: "Preview", price_per_hour: float | None = None) -> None:
     if made.prediction is not None:
         rates = ", ".join(f"{name} {count(rate)}" for name, rate in made.prediction.bounds.items())
         out.print(f"bound      {made.prediction.bound}; images/s that each would allow: {rates}")
+    else:
+        out.print("bound      not measured; --sample 200 tells")
     out.print(
         f"time       {duration(made.seconds)} at {count(made.images_per_s)} images/s (from {made.rate_from}), "
         "and some seconds to start"

@@ -21,11 +21,10 @@ class _Tally:
         self._progress = Progress()
         self._meter = Meter(output)
         self._pending: Pending | None = None
+        self._encoders = 0
 
     def expect(self, pending: Pending, encoders: int) -> None:
-        self._pending = pending
-        self._meter.set(metrics.ENCODERS, encoders)
-        self._show_pending()
+        self._pending, self._encoders = pending, encoders
 
     def add(self, node: str, amounts: dict[str, float], outcomes: dict[str, int]) -> None:
         for name, amount in amounts.items():
@@ -34,6 +33,8 @@ class _Tally:
         self._record(node, amounts, outcomes)
 
     def read(self) -> Progress:
+        # Ray drops a gauge that was not set for 20 s, and a block may take longer; the driver reads every second.
+        self._set_gauges()
         return self._progress
 
     def _record(self, node: str, amounts: dict[str, float], outcomes: dict[str, int]) -> None:
@@ -52,11 +53,10 @@ class _Tally:
                     meter.count(metrics.STAGE_SECONDS, amount, node=node, stage=name.removesuffix("_s"))
         for outcome, n in outcomes.items():
             meter.count(metrics.IMAGES, n, node=node, outcome=outcome)
-        if outcomes:
-            self._show_pending()
 
-    def _show_pending(self) -> None:
+    def _set_gauges(self) -> None:
         if self._pending is not None:
+            self._meter.set(metrics.ENCODERS, self._encoders)
             left = self._progress.expect(self._pending) - self._progress.n_rows
             self._meter.set(metrics.PENDING_IMAGES, max(left, 0.0))
 

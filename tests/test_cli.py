@@ -117,6 +117,53 @@ def test_another_jobs_output_is_exit_code_4(tmp_path: Path) -> None:
     assert "model.digest" in done.stderr
 
 
+def test_plan_predicts_for_a_cluster_that_is_not_there(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"{number}.png").write_bytes(draw(number))
+    arguments = (folder, "--labels", ",".join(LABELS), "--output", tmp_path / "out")
+    done = zsic("plan", *arguments, "--sample", 20, "--cluster", "4x16cpu,2x8cpu1gpu", "--num-gpus", 1, "--price", 12)
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: " ".join(line.split()) for line in done.stdout.splitlines()}
+    assert lines["cluster"] == "cluster 6 nodes, 80 CPUs, 2 GPUs"
+    assert "any of 6 nodes" in lines["decode"]
+    assert "2 actors 2 nodes with GPUs" in lines["encode"]
+    assert re.fullmatch(
+        r"bound (CPU|network|GPU); images/s that each would allow: (\w+ [\d,]+(, )?){3}", lines["bound"]
+    )
+    assert "from 20 images of the source" in lines["time"]
+    assert re.fullmatch(r"cost 0\.\d\d at 12\.00 an hour .*; [\d.]+ a million images", lines["cost"])
+    assert not (tmp_path / "out").exists()
+
+    done = zsic("plan", *arguments)
+    assert "bound" in done.stdout
+    assert "cost" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--sample", "0"), "--sample"),
+        (("--price", "-1"), "--price"),
+        (("--cluster", "many"), "--cluster: 'many' is no kind of node"),
+        (("--cluster", "4cpu", "--num-cpus", "2"), "execution.num_cpus"),
+        (("--cluster", "4x16cpu", "--num-gpus", "1"), "the cluster has 0 GPUs"),
+    ],
+)
+def test_plan_says_what_is_wrong_with_what_it_is_asked(flags: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(draw(1))
+    done = zsic("plan", tmp_path / "a.png", "--labels", "cat,dog", "--output", tmp_path / "out", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_what_plan_is_asked_is_no_flag_of_classify() -> None:
+    done = zsic("classify", "x", "--labels", "a", "--output", "y", "--sample", "3")
+    assert done.returncode == 2
+    assert "--sample" in done.stderr
+
+
 def test_predict_prints_a_table_and_json_of_the_pipeline(tmp_path: Path) -> None:
     import transformers
 

@@ -1,5 +1,6 @@
 """The command line: arguments only.  What a command does is elsewhere; how it looks is in `zsic.console`."""
 
+import inspect
 import os
 import sys
 import traceback
@@ -35,6 +36,7 @@ _OF_DECODE = "Decoding"
 _OF_OUTPUT = "Output"
 _OF_UPDATE = "What the output holds already"
 _OF_EXECUTION = "Execution (decides no answer)"
+_OF_PREDICTION = "Prediction"
 
 
 def _option(field: str, help: str, panel: str, *names: str) -> Any:
@@ -54,8 +56,11 @@ Model = Annotated[str, typer.Option("--model", help="Hub id, local folder, or de
 Endpoint = Annotated[str | None, typer.Option("--s3-endpoint-url", help="URL of an S3-compatible server.")]
 
 
-def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> None:
-    """Register a command that takes every field of the spec as a flag and hands the given ones to `act`."""
+def _job_command(name: str, act: Callable[..., None], doc: str) -> None:
+    """Register a command that takes every field of the spec as a flag and hands the given ones to `act`.
+
+    What `act` takes by name only are flags of this command alone.
+    """
 
     def command(
         source: Annotated[
@@ -332,6 +337,7 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
                 "--no-progress-timeout",
             ),
         ] = None,
+        **own: Any,
     ) -> None:
         fields: dict[str, dict[str, Any]] = {
             "source": {
@@ -379,9 +385,18 @@ def _job_command(name: str, act: Callable[[dict[str, Any]], None], doc: str) -> 
                 "no_progress_timeout_s": no_progress_timeout,
             },
         }
-        act({group: _given(entries) for group, entries in fields.items() if _given(entries)})
+        act({group: _given(entries) for group, entries in fields.items() if _given(entries)}, **own)
 
-    app.command(name, help=doc)(command)
+    app.command(name, help=doc)(_with_flags(command, act))
+
+
+def _with_flags(command: Callable[..., None], act: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in place of its `**own`, the arguments that `act` takes by name only."""
+    signature = inspect.signature(command)
+    flags = [each for each in inspect.signature(act).parameters.values() if each.kind is each.KEYWORD_ONLY]
+    parameters = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    command.__signature__ = signature.replace(parameters=[*parameters, *flags])  # type: ignore[attr-defined]
+    return command
 
 
 def _labels_fields(labels: str | None) -> dict[str, Any]:
@@ -404,7 +419,39 @@ def _classify(fields: dict[str, Any]) -> None:
     console.run_job(make_spec(fields))
 
 
-def _plan(fields: dict[str, Any]) -> None:
+def _plan(
+    fields: dict[str, Any],
+    *,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            "--sample",
+            min=1,
+            help="Measure this many images from all over the source, and predict from them.",
+            rich_help_panel=_OF_PREDICTION,
+            show_default=False,
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            help="For a cluster that is not there: 10x16cpu, or 4x16cpu1gpu64gb,8x32cpu.",
+            rich_help_panel=_OF_PREDICTION,
+            show_default=False,
+        ),
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            "--price",
+            min=0,
+            help="Of the whole cluster, an hour; in any currency.",
+            rich_help_panel=_OF_PREDICTION,
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     from zsic import console
     from zsic.core.spec import load_spec, make_spec
 
@@ -412,11 +459,12 @@ def _plan(fields: dict[str, Any]) -> None:
     if len(uris) == 1 and uris[0].lower().endswith((".yaml", ".yml")):
         if len(fields) > 1:
             raise SpecError("a spec file stands alone: put the other flags into it")
-        console.show_plan(load_spec(uris[0]))
-        return
-    _require(fields, "labels", "--labels")
-    _require(fields, "output", "--output")
-    console.show_plan(make_spec(fields))
+        spec = load_spec(uris[0])
+    else:
+        _require(fields, "labels", "--labels")
+        _require(fields, "output", "--output")
+        spec = make_spec(fields)
+    console.show_plan(spec, n_sampled=sample, cluster=cluster, price_per_hour=price)
 
 
 def _require(fields: dict[str, Any], group: str, flag: str) -> None:

@@ -11,11 +11,12 @@ from zsic.console.hush import hush
 from zsic.console.words import count, duration, err, out, show_table, size
 from zsic.core.spec import JobSpec
 from zsic.core.terminal import printable
-from zsic.pipeline.watch import Progress, Watch
+from zsic.pipeline.watch import STAGES, Progress, Watch
 from zsic.storage.pending import Pending
 
 if TYPE_CHECKING:
     from zsic.pipeline.preview import Preview
+    from zsic.pipeline.sample import ImageCost
     from zsic.pipeline.summary import RunSummary
 
 LINE_EVERY_S = 10.0
@@ -76,13 +77,8 @@ class View(Watch):
             err.print(text)
 
     def _total(self, progress: Progress) -> float | None:
-        """Images in all: counted, or scaled up from the bytes that were read so far."""
-        pending = self._pending
-        if pending is None or not progress.n_decoded:
-            return None
-        if pending.exact:
-            return float(pending.n_images)
-        return max(progress.n_decoded * pending.n_bytes / max(progress.n_bytes, 1), float(progress.n_decoded))
+        """Images in all, once some are decoded."""
+        return None if self._pending is None or not progress.n_decoded else progress.expect(self._pending)
 
     def _describe(self, progress: Progress, seconds: float) -> str:
         done = max(progress.n_rows, progress.n_encoded)
@@ -134,7 +130,7 @@ def show_summary(summary: "RunSummary") -> None:
             f"encode {_rate(progress.n_encoded, seconds['encode'])}"
         )
     if summary.state == "complete":
-        total = sum(value for name, value in seconds.items() if name not in ("fetch", "decode", "encode"))
+        total = sum(value for name, value in seconds.items() if name not in STAGES)
         starting = total - seconds.get("flow", 0.0)
         out.print(f"  {duration(total)} in all, {duration(starting)} of it starting, listing and publishing")
 
@@ -143,15 +139,21 @@ def _rate(n: int, seconds: float) -> str:
     return f"{count(n / seconds)}/s" if seconds > 1e-3 else "-"
 
 
-def show_plan(spec: JobSpec) -> None:
+def show_plan(
+    spec: JobSpec, *, n_sampled: int | None = None, cluster: str | None = None, price_per_hour: float | None = None
+) -> None:
     """Print what a run would do."""
+    from zsic.pipeline.nodes import parse_nodes
     from zsic.pipeline.preview import preview
 
-    show_preview(preview(spec))
+    nodes = None if cluster is None else parse_nodes(cluster)
+    show_preview(preview(spec, n_sampled=n_sampled, nodes=nodes), price_per_hour)
 
 
-def show_preview(made: "Preview") -> None:
-    """Print a preview."""
+def show_preview(made: "Preview", price_per_hour: float | None = None) -> None:
+    """Print a preview; with the price of the whole cluster, what it would cost."""
+    from zsic.pipeline.prediction import cost_of
+
     job, layout, pending = made.job, made.layout, made.pending
     height, width = job.geometry.size
     about = "" if pending.exact else "about "
@@ -172,10 +174,14 @@ def show_preview(made: "Preview") -> None:
     if layout is None:
         out.print("nothing to do")
         return
+    cpus, gpus = sum(node.cpus for node in made.nodes), sum(node.gpus for node in made.nodes)
+    anywhere = f"any of {len(made.nodes)} nodes" if len(made.nodes) > 1 else "the only node"
+    on_gpus = f"{sum(node.gpus > 0 for node in made.nodes)} nodes with GPUs" if len(made.nodes) > 1 else anywhere
     rows = [
         (
             "decode",
             f"up to {layout.decode_tasks} tasks",
+            anywhere,
             f"{layout.decode_cpus:g}",
             "0",
             size(layout.decode_memory_bytes),
@@ -184,18 +190,50 @@ def show_preview(made: "Preview") -> None:
         (
             "encode",
             f"{layout.encoders} actors",
+            on_gpus if layout.encoder_gpus else anywhere,
             f"{layout.encoder_cpus:g}",
             f"{layout.encoder_gpus:g}",
             size(layout.encoder_memory_bytes),
             f"{layout.encoder_threads} threads, batches of {layout.batch_size or 'what the GPU likes'}, "
             f"blocks of {layout.block_rows}",
         ),
-        ("write", "tasks", f"{layout.write_cpus:g}", "0", "", f"parts of {count(layout.rows_per_part)} rows"),
+        (
+            "write",
+            f"up to {layout.write_tasks} tasks",
+            anywhere,
+            f"{layout.write_cpus:g}",
+            "0",
+            size(layout.write_memory_bytes),
+            f"parts of {count(layout.rows_per_part)} rows",
+        ),
     ]
-    cpus, gpus = sum(node.cpus for node in made.nodes), sum(node.gpus for node in made.nodes)
     out.print(f"cluster    {len(made.nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs")
-    show_table(["stage", "how many", "CPUs", "GPUs", "memory", "each"], rows, right=(2, 3, 4))
+    show_table(["stage", "how many", "where", "CPUs", "GPUs", "memory", "each"], rows, right=(3, 4, 5))
+    if made.cost is not None:
+        _show_image_cost(made.cost)
+    if made.prediction is not None:
+        rates = ", ".join(f"{name} {count(rate)}" for name, rate in made.prediction.bounds.items())
+        out.print(f"bound      {made.prediction.bound}; images/s that each would allow: {rates}")
+    else:
+        out.print("bound      not measured; --sample 200 tells")
     out.print(
         f"time       {duration(made.seconds)} at {count(made.images_per_s)} images/s (from {made.rate_from}), "
         "and some seconds to start"
+    )
+    if price_per_hour is not None:
+        money = cost_of(made.seconds, price_per_hour)
+        per_million = 1e6 / made.images_per_s * price_per_hour / 3600
+        out.print(
+            f"cost       {money:,.2f} at {price_per_hour:,.2f} an hour for the cluster, its start counted; "
+            f"{per_million:,.2f} a million images"
+        )
+
+
+def _show_image_cost(cost: "ImageCost") -> None:
+    encode = f"encode {1e3 * cost.encode_cpu_s:.2f} CPU ms"
+    if cost.gpu_s:
+        encode = f"encode {1e3 * cost.gpu_s:.2f} GPU ms"
+    out.print(
+        f"an image   {size(cost.n_bytes)}: fetch {1e3 * cost.fetch_s:.2f} ms, {1e3 * cost.fetch_cpu_s:.2f} CPU ms; "
+        f"decode {1e3 * cost.decode_cpu_s:.2f} CPU ms; {encode}"
     )

@@ -19,7 +19,7 @@ from zsic.core.errors import IncompleteError, StoreError, ZsicError
 from zsic.core.fingerprint import fingerprint
 from zsic.models.head import Head
 from zsic.models.head_cache import find_head
-from zsic.pipeline.capacity import Layout
+from zsic.pipeline.capacity import Layout, Node
 from zsic.pipeline.cluster import connect, read_nodes, wait_for_nodes
 from zsic.pipeline.graph import MAX_TASK_RETRIES, build, set_context
 from zsic.pipeline.guard import Guard
@@ -42,11 +42,23 @@ PROBE_S = 30
 """So much of it is done to measure it."""
 
 
-def classify(job: Job, plan: Plan, ledger: Ledger, guard: Guard, watch: Watch, clock: Clock) -> Progress:
+@dataclass(frozen=True, slots=True)
+class Flowed:
+    """What the workers did, and on what."""
+
+    progress: Progress
+    layout: Layout
+    nodes: tuple[Node, ...]
+    """At the start; a cluster may grow and shrink."""
+    steady_images_per_s: float | None
+    """Since the workers stood; None if it was too short to tell."""
+
+
+def classify(job: Job, plan: Plan, ledger: Ledger, guard: Guard, watch: Watch, clock: Clock) -> Flowed:
     """Run the pipeline over what is pending; returns the sums of all workers."""
     execution = job.spec.execution
     counted = count_pending(job.output.store, plan, ledger)
-    pending, sight = counted.estimate(job.objects, job.spec), look(job.output.store, counted.first_sources)
+    pending, sight = counted.estimate(job.objects, job.spec), look(job.output.store, counted.drawn.sources)
     watch.on_step("starting Ray" if execution.address is None else "connecting to Ray")
     with ThreadPoolExecutor(1) as background:
         # Starting Ray takes seconds and so does the text tower; neither needs the other.
@@ -69,17 +81,19 @@ def _flow(
     guard: Guard,
     watch: Watch,
     clock: Clock,
-) -> Progress:
+) -> Flowed:
     """Let the images flow on the cluster that is connected."""
     execution = job.spec.execution
     watch.on_step("encoding the labels")
     head = compiling.result()
     clock.lap("labels")
-    reporter = start_reporter()
+    reporter = start_reporter(job.output.store.uri)
     layout = wait_for_nodes(execution, lambda: job.lay_out(read_nodes(), pending.n_images), watch.on_step)
     clock.lap("nodes")
+    nodes = read_nodes()
     slices = cut(job.output.store, plan, ledger, images_per_slice=layout.images_per_slice)
     flow = _Flow(job, plan, head, ray.put(head), reporter, sight)
+    reporter.expect(pending, layout.encoders)
     watch.on_start(pending)
     with _watching(reporter, guard, watch) as seen:
         first, rest = _split(job, slices, layout, pending.n_images)
@@ -91,7 +105,7 @@ def _flow(
     # The tally may be gone with its node; then what it told last will do.
     with contextlib.suppress(ray.exceptions.RayError):
         seen.progress = reporter.read()
-    return seen.progress
+    return Flowed(seen.progress, layout, tuple(nodes), seen.images_per_s)
 
 
 def _split(job: Job, slices: list[Slice], layout: Layout, n_images: int) -> tuple[list[Slice], list[Slice]]:
@@ -137,7 +151,11 @@ class _Flow:
         )
         dataset.write_datasink(
             PartSink(
-                self.sight, self.plan, metadata=_part_metadata(job, self.head), rows_per_part=layout.rows_per_part
+                self.sight,
+                self.plan,
+                metadata=_part_metadata(job, self.head),
+                rows_per_part=layout.rows_per_part,
+                reporter=self.reporter,
             ),
             concurrency=layout.write_tasks,
             ray_remote_args={

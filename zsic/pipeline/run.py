@@ -1,11 +1,12 @@
 """The main job from a spec to a published table; run again, it resumes or takes up what is new."""
 
+import contextlib
 from dataclasses import replace
 
 from zsic.core.errors import IncompleteError, StoreError
 from zsic.core.spec import JobSpec
 from zsic.pipeline.agreement import Agreement, check_agreement
-from zsic.pipeline.flow import classify
+from zsic.pipeline.flow import Flowed, classify
 from zsic.pipeline.guard import Guard, check_failures
 from zsic.pipeline.job import QUANTISED, Job, prepare
 from zsic.pipeline.summary import RunSummary, record_summary
@@ -44,50 +45,57 @@ def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
 
     try:
         with Guard(work.lease, spec.execution) as guard:
-            snapshot, progress, n_rows_before = _finish(job, work.plan, owner, guard, watch, clock)
+            snapshot, flowed, n_rows_before = _finish(job, work.plan, owner, guard, watch, clock)
     except KeyboardInterrupt:
-        raise IncompleteError(
-            f"interrupted; what is in {job.output.store.uri} stays, and the same command resumes"
-        ) from None
+        stopped = IncompleteError(f"interrupted; what is in {job.output.store.uri} stays, and the same command resumes")
+        _record_stop(job, work, owner, stopped, clock)
+        raise stopped from None
+    except IncompleteError as error:
+        _record_stop(job, work, owner, error, clock)
+        raise
     except StoreError as error:
         # The plan is there: whatever ails the store, there is something to resume.
-        raise IncompleteError(f"{error}\nWhat is written stays; the same command resumes.") from error
+        stopped = IncompleteError(f"{error}\nWhat is written stays; the same command resumes.")
+        _record_stop(job, work, owner, stopped, clock)
+        raise stopped from error
     clock.lap("publish")
-    summary = replace(_summarise(job, work, snapshot, progress, n_rows_before, clock), agreement=agreement)
+    summary = replace(_summarise(job, work, snapshot, flowed, n_rows_before, clock), agreement=agreement)
     record_summary(job.output.store, summary, spec)
     return summary
 
 
 def _finish(
     job: Job, plan: Plan, owner: str, guard: Guard, watch: Watch, clock: Clock
-) -> tuple[Snapshot, Progress, int]:
+) -> tuple[Snapshot, Flowed | None, int]:
     """Classify what is left of a plan, and publish it.  Gives the rows, too, that were there before."""
-    progress, n_rows_before = Progress(), 0
+    flowed, n_rows_before = None, 0
     published = job.output.published(plan)
     if published is None:
         ledger = job.output.read_ledger(plan)
         n_rows_before = ledger.n_rows
         clock.lap("ledger")
         if not ledger.all_there:
-            progress = classify(job, plan, ledger, guard, watch, clock)
+            flowed = classify(job, plan, ledger, guard, watch, clock)
             watch.on_step("recounting")
             ledger = job.output.read_ledger(plan)
         n_rows = sum(ledger.outcomes.values())
         check_failures(job.spec.execution.max_failures, n_rows, dict(ledger.outcomes))
         watch.on_step("publishing")
         published = job.output.publish(plan, owner, ledger)
-    return published, progress, n_rows_before
+    return published, flowed, n_rows_before
 
 
 def _summarise(
-    job: Job, work: Work, snapshot: Snapshot, progress: Progress, n_rows_before: int, clock: Clock
+    job: Job, work: Work, snapshot: Snapshot, flowed: Flowed | None, n_rows_before: int, clock: Clock
 ) -> RunSummary:
     plan, increment = work.plan, snapshot.increment
+    progress = flowed.progress if flowed else Progress()
     assert plan is not None
     return RunSummary(
         output=job.output.store.uri,
         fingerprint=snapshot.fingerprint,
         state="complete",
+        started=clock.started,
         resumed=work.resumed,
         n_sources=increment.n_sources,
         n_rows=increment.n_rows,
@@ -97,10 +105,28 @@ def _summarise(
         n_dropped=plan.n_dropped,
         n_superseded=increment.n_superseded,
         outcomes=increment.outcomes,
-        seconds=clock.laps | {"fetch": progress.fetch_s, "decode": progress.decode_s, "encode": progress.encode_s},
+        seconds=clock.laps | progress.stage_s,
         images_per_s=(increment.n_rows - n_rows_before) / max(clock.laps.get("flow", 0.0), 1e-9),
+        steady_images_per_s=flowed.steady_images_per_s if flowed else None,
         progress=progress,
+        layout=flowed.layout if flowed else None,
+        nodes=flowed.nodes if flowed else (),
     )
+
+
+def _record_stop(job: Job, work: Work, owner: str, error: IncompleteError, clock: Clock) -> None:
+    """Leave word of a run that did not finish; where the store is what ails it, there is none."""
+    summary = RunSummary(
+        output=job.output.store.uri,
+        fingerprint=owner,
+        state="stopped",
+        reason=str(error),
+        started=clock.started,
+        resumed=work.resumed,
+        seconds=clock.laps,
+    )
+    with contextlib.suppress(StoreError):
+        record_summary(job.output.store, summary, job.spec)
 
 
 def _nothing_to_do(job: Job, owner: str, clock: Clock) -> RunSummary:
@@ -109,6 +135,7 @@ def _nothing_to_do(job: Job, owner: str, clock: Clock) -> RunSummary:
         output=job.output.store.uri,
         fingerprint=owner,
         state="unchanged",
+        started=clock.started,
         n_rows_in_all=snapshot.n_rows if snapshot else 0,
         seconds=clock.laps,
     )

@@ -7,9 +7,12 @@ import json
 import uuid
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import zsic
 from zsic.core.spec import JobSpec
+from zsic.pipeline.capacity import Layout, Node
 from zsic.pipeline.watch import Progress
 from zsic.storage.store import Store
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from zsic.pipeline.agreement import Agreement
 
 RUNS = "_zsic/runs"
+_PACKAGES = ("ray", "torch", "transformers", "pillow", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,10 @@ class RunSummary:
     output: str
     fingerprint: str
     state: str
-    """`complete`, or `unchanged` when there was nothing to do."""
+    """`complete`, `unchanged` when there was nothing to do, or `stopped`."""
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    reason: str | None = None
+    """Why it stopped."""
     resumed: bool = False
     n_sources: int = 0
     """Of the increment."""
@@ -46,8 +53,12 @@ class RunSummary:
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds by step, and the stages' own seconds summed over workers."""
     images_per_s: float = 0.0
-    """Of this run, while images flowed."""
+    """Of this run, while images flowed; the workers' start is part of that."""
+    steady_images_per_s: float | None = None
+    """The same since the workers stood, which is what `plan --sample` predicts; None if it was too short to tell."""
     progress: Progress | None = None
+    layout: Layout | None = None
+    nodes: tuple[Node, ...] = ()
     agreement: "Agreement | None" = None
     """Of int8 with float32, where it was measured: when an output is begun."""
 
@@ -56,18 +67,23 @@ def last_rate(store: Store) -> float | None:
     """Images/s of an output's latest run that took long enough to tell; None if there is none."""
     for name in sorted((name for name, _ in store.list(RUNS)), reverse=True):
         record = json.loads(store.read(name) or b"{}")
-        if record.get("seconds", {}).get("flow", 0.0) > 60:
+        # One that stopped has no rate: how many of its rows got into parts was not counted.
+        if record.get("state") == "complete" and record.get("seconds", {}).get("flow", 0.0) > 60:
             return float(record["images_per_s"])
     return None
 
 
 def record_summary(store: Store, summary: RunSummary, spec: JobSpec) -> None:
-    """Keep the summary beside the output: for people, and for the next run's guess of the rate."""
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    """Keep the summary beside the output: for people, for schedulers, and for the next run's guess of the rate."""
+    ended = datetime.now(UTC)
+    moment = ended.strftime("%Y%m%dT%H%M%SZ")
     record = asdict(replace(summary, progress=None)) | {
         "progress": vars(summary.progress) if summary.progress else None,
+        "started": summary.started.isoformat(timespec="seconds"),
+        "ended": ended.isoformat(timespec="seconds"),
         "at": moment,
         "execution": spec.execution.model_dump(),
+        "versions": {name: version(name) for name in _PACKAGES} | {"zsic": zsic.__version__},
     }
     data = json.dumps(record, indent=1).encode()
     store.create(f"{RUNS}/{moment}-{uuid.uuid4().hex[:8]}.json", data)

@@ -3,8 +3,12 @@
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from zsic.storage.pending import Pending
+
+STAGES = ("fetch", "decode", "encode", "write")
+"""What images pass; the names under which a summary has the stages' own seconds, beside the steps of the run."""
 
 
 @dataclass
@@ -25,13 +29,29 @@ class Progress:
     decode_s: float = 0.0
     """Seconds that decode tasks spent on the rest, summed over tasks."""
     encode_s: float = 0.0
-    """Seconds that encoders spent on batches, summed over encoders."""
+    """Seconds that encoders spent on batches, summed over the batches that they had at once."""
+    busy_s: float = 0.0
+    """Seconds in which an encoder had a batch under way, summed over encoders."""
+    n_parts: int = 0
+    write_s: float = 0.0
+    """Seconds that write tasks took for their parts, summed over tasks."""
     outcomes: Counter[str] = field(default_factory=Counter)
 
     @property
     def n_failed(self) -> int:
         """Rows without a prediction."""
         return self.n_rows - self.outcomes["ok"]
+
+    @property
+    def stage_s(self) -> dict[str, float]:
+        """Seconds of each stage."""
+        return {stage: float(getattr(self, f"{stage}_s")) for stage in STAGES}
+
+    def expect(self, pending: Pending) -> float:
+        """Images in all: counted, or scaled up from the bytes that were read so far."""
+        if pending.exact or not self.n_decoded:
+            return float(pending.n_images)
+        return max(self.n_decoded * pending.n_bytes / max(self.n_bytes, 1), float(self.n_decoded))
 
 
 class Watch:
@@ -51,6 +71,7 @@ class Clock:
     """Wall seconds between laps."""
 
     def __init__(self) -> None:
+        self.started = datetime.now(UTC)
         self.laps: dict[str, float] = {}
         self._last = time.perf_counter()
 

@@ -14,10 +14,11 @@ from zsic.storage.objects import Objects
 from zsic.storage.plan import SOURCE_COLUMNS, Plan, read_piece
 from zsic.storage.sample import Sample, Source
 from zsic.storage.samples import read_samples
+from zsic.storage.spread import Spread
 from zsic.storage.store import Store
 
 N_SAMPLED = 64
-"""Images of the first shard whose size stands for all."""
+"""Images of the first shard whose size stands for all, and sources drawn to be tried."""
 TAR_OVERHEAD_BYTES = 768
 """A member's header and, in the mean, its padding."""
 
@@ -41,8 +42,8 @@ class PendingCount:
     n_shards: int = 0
     n_shard_bytes: int = 0
     first_shard: Source | None = None
-    first_sources: list[Source] = field(default_factory=list)
-    """Some of the first sources, for who wants to try them."""
+    drawn: Spread = field(default_factory=lambda: Spread(N_SAMPLED))
+    """Some of them all, for who wants to try them."""
 
     def add(self, sources: pa.Table | pa.RecordBatch) -> None:
         """Count some sources, given with all their columns."""
@@ -54,14 +55,16 @@ class PendingCount:
         self.n_shard_bytes += int(size_N[~loose_N].sum())
         if self.first_shard is None and not loose_N.all():
             self.first_shard = _source(sources, int(np.argmin(loose_N)))
-        n_missing = N_SAMPLED - len(self.first_sources)
-        self.first_sources += [_source(sources, at) for at in range(min(n_missing, sources.num_rows))]
+        self.drawn.add(sources)
 
-    def estimate(self, objects: Objects, spec: JobSpec) -> Pending:
-        """Give what was counted; reads the beginning of one shard to learn how large its images are."""
+    def estimate(self, objects: Objects, spec: JobSpec, image_bytes: float | None = None) -> Pending:
+        """Give what was counted.
+
+        How large the images in shards are is known (`image_bytes`), or read from the beginning of the first.
+        """
         n_in_shards = 0
         if self.first_shard is not None:
-            image_bytes = _image_bytes(self.first_shard, objects, spec)
+            image_bytes = image_bytes or _image_bytes(self.first_shard, objects, spec)
             n_in_shards = max(round(self.n_shard_bytes / image_bytes), self.n_shards)
         return Pending(
             n_images=self.n_loose + n_in_shards,
@@ -70,9 +73,9 @@ class PendingCount:
         )
 
 
-def count_pending(store: Store, plan: Plan, ledger: Ledger) -> PendingCount:
+def count_pending(store: Store, plan: Plan, ledger: Ledger, n_drawn: int = N_SAMPLED) -> PendingCount:
     """Count what the ledger of a plan leaves to do; streams over the plan's pieces."""
-    counted = PendingCount()
+    counted = PendingCount(drawn=Spread(n_drawn))
     position = 0
     for piece in plan.pieces:
         at = [each - position for each, *_ in ledger.pending(position, position + piece.n_sources)]

@@ -1,0 +1,220 @@
+"""What `plan` predicts: the arithmetic, the words for a cluster, what is measured, and a real run beside it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from runs import LABELS, draw, write_shard
+
+from zsic.core.errors import SpecError
+from zsic.core.spec import DecodeSpec, ExecutionSpec, JobSpec, make_spec
+from zsic.pipeline.capacity import Layout, Node, Workload, lay_out
+from zsic.pipeline.nodes import parse_nodes
+from zsic.pipeline.prediction import OVERHEAD, START_S, cost_of, predict
+from zsic.pipeline.preview import preview
+from zsic.pipeline.sample import ImageCost
+from zsic.storage.pending import TAR_OVERHEAD_BYTES
+
+PHOTO = ImageCost(
+    n_images=100,
+    n_bytes=110_000,
+    shard_image_bytes=110_000,
+    fetch_s=1e-3,
+    fetch_cpu_s=0.2e-3,
+    decode_cpu_s=4.8e-3,
+    encode_cpu_s=15e-3,
+)
+
+
+def lay(nodes: tuple[Node, ...], **execution: object) -> Layout:
+    workload = Workload(224, 224, 350_000_000, n_images=10**7)
+    return lay_out(ExecutionSpec(**execution), DecodeSpec(), nodes, workload)  # type: ignore[arg-type]
+
+
+def test_cores_bound_a_job_on_cpus() -> None:
+    nodes = parse_nodes("10x16cpu")
+    made = predict(PHOTO, lay(nodes), nodes)
+    assert made.bound == "CPU"
+    assert made.images_per_s == pytest.approx(160 / (OVERHEAD * 20e-3))
+    assert made.gpu is None
+
+
+def test_decode_tasks_alone_may_bound_it() -> None:
+    nodes = parse_nodes("10x16cpu")
+    layout = lay(nodes, decode_tasks=2)
+    assert predict(PHOTO, layout, nodes).images_per_s == pytest.approx(2 / (OVERHEAD * 5e-3))
+
+
+@pytest.mark.parametrize(
+    ("changed", "bound", "rate"),
+    [
+        ({"gpu_s": 1e-3}, "GPU", 4 * 1e3),
+        ({"gpu_s": 1e-5}, "CPU", 63 / (OVERHEAD * 5e-3)),
+        ({"gpu_s": 1e-5, "fetch_s": 50e-3}, "network", 63 / 50e-3),
+    ],
+)
+def test_the_slowest_resource_bounds_a_job_on_gpus(changed: dict[str, float], bound: str, rate: float) -> None:
+    nodes = parse_nodes("4x16cpu1gpu64gb")
+    layout = lay(nodes, num_gpus=1)
+    assert (layout.encoders, layout.decode_tasks) == (4, 63)
+    made = predict(replace(PHOTO, encode_cpu_s=0.0, **changed), layout, nodes)
+    assert (made.bound, made.images_per_s) == (bound, pytest.approx(rate))
+    assert list(made.bounds.values()) == sorted(made.bounds.values())
+
+
+def test_half_a_gpu_does_half() -> None:
+    nodes = parse_nodes("16cpu1gpu64gb")
+    cost = replace(PHOTO, encode_cpu_s=0.0, gpu_s=1e-3)
+    assert predict(cost, lay(nodes, num_gpus=0.5), nodes).gpu == pytest.approx(1e3)
+    assert predict(cost, lay(nodes, num_gpus=0.5, encoders=1), nodes).gpu == pytest.approx(500)
+
+
+def test_cost_is_of_the_whole_cluster_and_counts_the_start() -> None:
+    assert cost_of(3600 - START_S, 12.5) == pytest.approx(12.5)
+
+
+def test_a_cluster_is_told_in_words() -> None:
+    nodes = parse_nodes(" 2x16cpu1gpu64gb, 8CPU ")
+    assert [(node.cpus, node.gpus) for node in nodes] == [(16, 1), (16, 1), (8, 0)]
+    assert nodes[0].memory_bytes + nodes[0].object_store_bytes <= 64e9
+    assert nodes[2].memory_bytes < 32e9
+
+
+@pytest.mark.parametrize("text", ["", "16", "cpu", "0x4cpu", "0cpu", "4x16cpu,", "16 cores", "1gpu", "-1x4cpu"])
+def test_what_is_no_cluster_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match=r"--cluster: .* is no kind of node; write 10x16cpu"):
+        parse_nodes(text)
+
+
+def spec_of(source: object, output: Path, **execution: object) -> JobSpec:
+    return make_spec({"source": source, "labels": LABELS, "output": str(output), "execution": execution})
+
+
+def test_a_sample_comes_from_shards_and_loose_images(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(12):
+        write_shard(folder / f"{number:02d}.tar", range(number * 20, number * 20 + 20))
+    for number in range(100):
+        (folder / f"{number:03d}.png").write_bytes(draw(number))
+    (folder / "bad.jpg").write_bytes(b"no picture")
+    made = preview(spec_of(str(folder), tmp_path / "out"), n_sampled=40, nodes=parse_nodes("4x8cpu"))
+    assert made.cost is not None
+    assert made.prediction is not None
+    assert made.layout is not None
+    assert 30 <= made.cost.n_images <= 60
+    # What lies around an image in a tar is most of so small a one.
+    sizes = [len(draw(number)) + TAR_OVERHEAD_BYTES for number in range(240)]
+    assert made.cost.shard_image_bytes == pytest.approx(sum(sizes) / len(sizes), rel=0.3)
+    assert min(made.cost.fetch_s, made.cost.decode_cpu_s, made.cost.encode_cpu_s) > 0
+    assert made.images_per_s == made.prediction.images_per_s
+    assert made.seconds == pytest.approx(made.pending.n_images / made.images_per_s)
+    assert "measured just now" in made.rate_from
+    assert sum(node.cpus for node in made.nodes) == 32
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sample_without_a_picture_predicts_nothing_wrong(tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    made = preview(spec_of(str(tmp_path / "bad.jpg"), tmp_path / "out"), n_sampled=10)
+    assert made.cost is not None
+    assert made.cost.encode_cpu_s == 0
+    assert made.images_per_s > 0
+
+
+def test_a_gpu_that_is_not_there_is_guessed_from_the_arithmetic(tmp_path: Path) -> None:
+    source = write_shard(tmp_path / "s.tar", range(20))
+    made = preview(spec_of(str(source), tmp_path / "out", num_gpus=1), n_sampled=20, nodes=parse_nodes("4x8cpu1gpu"))
+    assert made.cost is not None
+    assert made.prediction is not None
+    assert (made.cost.encode_cpu_s, made.cost.gpu_measured) == (0, False)
+    assert made.prediction.gpu is not None
+    assert "guess" in made.rate_from
+
+
+@pytest.mark.parametrize("field", ["address", "num_cpus"])
+def test_one_cluster_at_a_time(field: str, tmp_path: Path) -> None:
+    spec = spec_of("x", tmp_path, **{field: "auto" if field == "address" else 2})
+    with pytest.raises(SpecError, match=rf"--cluster .* execution\.{field}"):
+        preview(spec, nodes=parse_nodes("4cpu"))
+
+
+@pytest.mark.ray
+def test_a_real_run_bears_the_prediction_out(tmp_path: Path) -> None:
+    """Within 30 %, on two cores.  What other processes took of them meanwhile is left out of the account."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shard = write_shard(folder / "00.tar", range(500))
+    for number in range(1, 24):
+        os.link(shard, folder / f"{number:02d}.tar")
+    ratios = []
+    for attempt in range(3):
+        arguments = [folder / "*.tar", "--labels", ",".join(LABELS), "--output", tmp_path / f"out{attempt}"]
+        plan, _ = on_two_cores("plan", *arguments, "--sample", 300)
+        (rate,) = re.findall(r"at ([\d,]+) images/s", plan)
+        _, share = on_two_cores("classify", *arguments, "--rows-per-part", 6_000)
+        (record,) = (tmp_path / f"out{attempt}" / "_zsic" / "runs").iterdir()
+        steady = json.loads(record.read_text())["steady_images_per_s"]
+        ratios.append(steady / (share * float(rate.replace(",", ""))))
+        if 0.7 <= ratios[-1] <= 1.3:
+            return
+    pytest.fail(f"measured for predicted: {ratios}")
+
+
+def on_two_cores(*arguments: object) -> tuple[str, float]:
+    """Run a command on two cores; returns what it printed, and the share of them that others left to it."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zsic", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+    started, busy, ours = time.monotonic(), _busy_s(cores), [0.0]
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            # Processes come and go: what is known of the sum only grows.
+            ours[0] = max(ours[0], _tree_s(process.pid))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    output, _ = process.communicate(timeout=300)
+    ended.set()
+    watching.join()
+    assert process.returncode == 0
+    offered = len(cores) * (time.monotonic() - started)
+    others = max(_busy_s(cores) - busy - ours[0], 0.0)
+    return output, 1 - min(others / offered, 0.9)
+
+
+def _busy_s(cores: list[int]) -> float:
+    """CPU seconds of everybody on some cores, since the machine is up."""
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines() if re.match(r"cpu\d", line)]
+    ticks = sum(sum(map(int, (*line[1:4], *line[6:9]))) for line in lines if int(line[0][3:]) in cores)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _tree_s(root: int) -> float:
+    """CPU seconds of a process and of all below it, those that ended among them."""
+    times: dict[int, tuple[int, float]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        times[int(path.parent.name)] = (int(fields[1]), sum(map(int, fields[11:15])))
+    total, found = 0.0, {root}
+    while found:
+        total += sum(times[pid][1] for pid in found if pid in times)
+        found = {pid for pid, (parent, _) in times.items() if parent in found}
+    return total / os.sysconf("SC_CLK_TCK")

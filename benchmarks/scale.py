@@ -42,6 +42,11 @@ from zsic.storage.verify import find_differences
 FIELDS = {"job": "scale"}
 SOURCE = {"uris": ["s3://lake/photos/"]}
 STEPS = ("plan", "write 90 %", "resume", "write the rest", "publish", "nothing new", "1 % new")
+LEDGER_BASE = 600 * 2**20
+LEDGER_BYTES = dict.fromkeys(STEPS, 4) | {"nothing new": 60, "1 % new": 60}
+"""Most memory of a step: the imports and the largest part; and, beside that, for each loose image."""
+MOST_GROWTH = 1.6
+"""Of a process of a whole run, from the smallest number of images to the largest."""
 ROWS_PER_PART = 200_000
 SHARD_IMAGES = 5_000
 
@@ -120,7 +125,7 @@ def _write_parts(output: Output, plan: Any, begin: int, stop: int) -> None:
             "detail": [None] * n,
             "width": [500] * n,
             "height": [375] * n,
-            SOURCE_TOTAL: [1] * n,
+            SOURCE_TOTAL: [None] * n,
         }
         table = pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
         output.write_part(plan, table, {}, f"scale-{first:012}")
@@ -137,6 +142,8 @@ def ledger_table(sizes: list[str], work: Path) -> list[str]:
         for name in STEPS[:1] if size.endswith("plan") else STEPS:
             spent = spend(python(__file__, "--step", name, "--n", n, "--out", folder), timeout=3600).result
             rate = n / spent["seconds"]
+            if spent["peak"] > LEDGER_BASE + LEDGER_BYTES[name] * n:
+                raise SystemExit(f"{name} of {n:,} images takes {spent['peak'] / 2**20:,.0f} MiB; too much")
             seconds[name][size] = f"{spent['seconds']:.1f} s, {rate / 1e3:,.0f} k/s, {spent['peak'] / 2**20:,.0f} MiB"
             print(f"{n:,} {name}: {seconds[name][size]}", file=sys.stderr)
     head = [f"{int(float(size.removesuffix('plan'))):,}" for size in sizes]
@@ -222,6 +229,10 @@ def memory_table(sizes: list[int], work: Path) -> list[str]:
         assert summary["n_rows_in_all"] == n, summary
         print(f"{n:,}: {runs[n]}", file=sys.stderr)
     roles = ["the driver", *ROLES.values()]
+    for role in ("the driver", "a decode task", "the encoder"):
+        first, last = (runs[n][1].get(role, 0) for n in (sizes[0], sizes[-1]))
+        if last > MOST_GROWTH * first:
+            raise SystemExit(f"{role} takes {first / 2**20:,.0f} MiB and then {last / 2**20:,.0f}")
     lines = ["| peak private memory, MiB | " + " | ".join(f"{n:,} images" for n in sizes) + " |"]
     lines.append("|---" * (len(sizes) + 1) + "|")
     lines += [

@@ -5,8 +5,7 @@ On the cluster the job connects to the Ray that runs it; the exit code is that o
 
 import sys
 
-from zsic.cli import main
+from zsic.cli import run_command
 
 if __name__ == "__main__":
-    sys.argv[1:] = ["run", *sys.argv[1:], "--address", "auto"]
-    main()
+    sys.exit(run_command(["run", *sys.argv[1:], "--address", "auto"]))

@@ -251,8 +251,30 @@ def _job_command(name: str, act: Callable[..., None], doc: str) -> None:
             float | None,
             _option("execution.num_gpus", "GPUs of one encoder; default 0, on CPUs.", _OF_EXECUTION, "--num-gpus"),
         ] = None,
+        device: Annotated[
+            str | None,
+            _option("execution.device", "cuda or cpu; default cuda with --num-gpus.", _OF_EXECUTION, "--device"),
+        ] = None,
         encoders: Annotated[
             int | None, _option("execution.encoders", "Encoder actors.", _OF_EXECUTION, "--encoders")
+        ] = None,
+        max_encoders: Annotated[
+            int | None,
+            _option(
+                "execution.max_encoders",
+                "Encoders that there may be on a cluster that grows.",
+                _OF_EXECUTION,
+                "--max-encoders",
+            ),
+        ] = None,
+        wait_for_nodes: Annotated[
+            float | None,
+            _option(
+                "execution.wait_for_nodes_s",
+                "Seconds to wait for nodes that an autoscaler is asked for; default 0.",
+                _OF_EXECUTION,
+                "--wait-for-nodes",
+            ),
         ] = None,
         encoder_threads: Annotated[
             int | None,
@@ -348,7 +370,10 @@ def _job_command(name: str, act: Callable[..., None], doc: str) -> None:
                 "address": address,
                 "num_cpus": num_cpus,
                 "num_gpus": num_gpus,
+                "device": device,
                 "encoders": encoders,
+                "max_encoders": max_encoders,
+                "wait_for_nodes_s": wait_for_nodes,
                 "encoder_threads": encoder_threads,
                 "batch_size": batch_size,
                 "decode_cpus": decode_cpus,
@@ -608,14 +633,15 @@ def _model_pull(
 
 
 def main() -> None:
-    """Run the command line; errors of ours become a message and an exit code."""
-    sys.exit(_main())
+    """Run the command line, and end with its exit code."""
+    sys.exit(run_command())
 
 
-def _main() -> int:
+def run_command(arguments: list[str] | None = None) -> int:
+    """Run one command, by default that of the command line; errors of ours become a message and an exit code."""
     try:
         # Standalone, typer would turn Ctrl-C into an exit code of its own.
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except ZsicError as error:
         from zsic.core.terminal import printable
 

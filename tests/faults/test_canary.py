@@ -149,6 +149,7 @@ def test_nothing_that_travels_holds_the_secret(s3_bucket: tuple[str, str], monke
 
     from zsic.core.preprocess import Geometry
     from zsic.pipeline.job import prepare
+    from zsic.pipeline.sight import Sight
     from zsic.pipeline.stages import Decode
 
     for name, value in SECRETS.items():
@@ -167,7 +168,7 @@ def test_nothing_that_travels_holds_the_secret(s3_bucket: tuple[str, str], monke
     assert store.create("x", b"y")
     assert store.read("x") == b"y"
     assert objects.read(f"s3://{bucket}/out/x", max_bytes=9) == b"y"
-    decode = Decode(store, spec, Geometry(224, "bicubic", (224, 224)), 8, 1, None)  # type: ignore[arg-type]
+    decode = Decode(store, spec, Geometry(224, "bicubic", (224, 224)), 8, 1, None, Sight(store, ()))  # type: ignore[arg-type]
     for travels in (spec, store, objects, decode, job.checkpoint, job.output.store):
         for dumps in (pickle.dumps, ray.cloudpickle.dumps):
             assert CANARY.encode() not in dumps(travels)

@@ -28,7 +28,7 @@ def test_decode_and_encoder_stay_apart(cluster_address: str, cpus: int, gpus: in
     layout = lay_out(execution, DecodeSpec(), [Node(cpus, gpus)], Workload(224, 224, 350_000_000, 10_000))
     spec = make_spec({"source": "x", "labels": ["a"], "output": "/nowhere"})
     geometry = Geometry(resize=224, resample="bicubic", crop=(224, 224))
-    decode = Decode(open_store("/nowhere", spec.store), spec, geometry, layout.block_rows, 1, None)  # type: ignore[arg-type]
+    decode = Decode(open_store("/nowhere", spec.store), spec, geometry, layout.block_rows, 1, None, None)  # type: ignore[arg-type]
     ray.init(address=cluster_address, log_to_driver=False)
     try:
         set_context(layout, 224 * 224 * 3, 60)

@@ -28,6 +28,7 @@ from zsic.models.encoder import TextEncoder
 from zsic.models.head import Head, compile_head
 from zsic.models.processor import read_geometry
 from zsic.pipeline import stages
+from zsic.pipeline.sight import Sight
 from zsic.pipeline.sink import PartSink
 from zsic.pipeline.stages import Decode, Encode
 from zsic.storage.objects import Objects
@@ -72,7 +73,7 @@ def decode_lazily(
     slices = cut(store, work.plan, output.read_ledger(work.plan), images_per_slice=100)
     if skip:
         slices = [Slice(slices[0].piece, 0, 1, skip, total=10)]
-    stage = Decode(store, spec, read_geometry(resolve(spec.model)), block_rows, 2, Deaf())  # type: ignore[arg-type]
+    stage = Decode(store, spec, read_geometry(resolve(spec.model)), block_rows, 2, Deaf(), Sight(store, ()))  # type: ignore[arg-type]
     return stage({"slice": [json.dumps(asdict(each)) for each in slices]})
 
 
@@ -264,7 +265,7 @@ def test_a_write_task_that_runs_again_adopts_its_part(tmp_path: Path, head: Head
     store = open_store(str(tmp_path / "out"), StoreSpec())
     plan = Output(store).open_plan()
     assert plan is not None
-    sink = PartSink(store, plan, metadata={}, rows_per_part=10, reporter=Deaf())  # type: ignore[arg-type]
+    sink = PartSink(Sight(store, ()), plan, metadata={}, rows_per_part=10, reporter=Deaf())  # type: ignore[arg-type]
 
     def write(blocks: list[pa.Table], task: int) -> str:
         return sink.write(blocks, SimpleNamespace(kwargs={"write_uuid": "0123456789abcdef"}, task_idx=task))

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -114,9 +115,26 @@ def test_one_job_an_output_at_a_time(head: Head, tmp_path: Path) -> None:
     assert (followed.returncode, f"{id} was stopped" in followed.stderr) == (3, True)
     assert submit("--stop").stdout == f"{id} had ended before\n"
 
-    resumed = submit()
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert resumed.stderr.startswith(f"submitted {id[:-1]}2")
+    # Ctrl-C ends the showing, not the job.
+    command = [sys.executable, "-m", "zsic", "submit", str(spec), "--address", head.address]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **head.environment},
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as resumed:
+        assert resumed.stdout is not None
+        assert resumed.stderr is not None
+        assert resumed.stderr.readline().startswith(f"submitted {id[:-1]}2")
+        assert resumed.stdout.readline()
+        resumed.send_signal(signal.SIGINT)
+        assert "--follow" in resumed.stderr.read()
+        assert resumed.wait() == 3
+    followed = submit("--follow")
+    assert followed.returncode == 0, followed.stdout + followed.stderr
     assert read_table(tmp_path / "out", "id").num_rows == 40
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from zsic.core.errors import SpecError
@@ -173,8 +181,16 @@ class ExecutionSpec(_Spec):
     """CPUs of a Ray started here; None is all this machine has."""
     num_gpus: float = Field(default=0, ge=0)
     """GPUs reserved by each encoder, a part of one or whole ones; 0 encodes on CPUs."""
+    device: Literal["cuda", "cpu"] | None = None
+    """Where encoders compute; None is `cuda` with `num_gpus`, else `cpu`.  `cpu` with `num_gpus` tries out how a
+    cluster would be used, on GPUs that exist in Ray's books alone."""
     encoders: int | None = Field(default=None, ge=1)
     """Encoder actors; None is what the cluster holds: one a GPU, or one for every eight CPUs."""
+    max_encoders: int | None = Field(default=None, ge=1)
+    """On a cluster that grows: encoders that there may be in the end, `encoders` being those to begin with.  Decode
+    tasks are then as many as the CPUs that have come allow."""
+    wait_for_nodes_s: float = Field(default=0.0, ge=0)
+    """How long to wait for nodes that an autoscaler is asked for, where the cluster is too small to begin."""
     encoder_threads: int | None = Field(default=None, ge=1)
     """Torch threads of one CPU encoder; None is its share of the node's CPUs."""
     batch_size: int | None = Field(default=None, ge=1)
@@ -193,6 +209,19 @@ class ExecutionSpec(_Spec):
     """Share of the images tried whose best label must stay the same with `model.quantize`; else nothing is begun."""
     no_progress_timeout_s: float = Field(default=600.0, gt=0)
     """A run without a finished image for this long stops, resumable, with exit code 3."""
+
+    @property
+    def on_device(self) -> str:
+        """Where encoders compute, in torch's words."""
+        return self.device or ("cuda" if self.num_gpus else "cpu")
+
+    @field_validator("max_encoders")
+    @classmethod
+    def _not_fewer(cls, max_encoders: int | None, others: ValidationInfo) -> int | None:
+        encoders = others.data.get("encoders") or 1
+        if max_encoders is not None and max_encoders < encoders:
+            raise PydanticCustomError("too_few", "execution.encoders is {encoders} already", {"encoders": encoders})
+        return max_encoders
 
     @field_validator("max_failures")
     @classmethod

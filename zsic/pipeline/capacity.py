@@ -69,6 +69,8 @@ class Layout:
     """Most decode tasks at once."""
     decode_memory_bytes: int
     encoders: int
+    max_encoders: int
+    """More than `encoders` on a cluster that grows."""
     encoder_cpus: float
     encoder_gpus: float
     encoder_threads: int
@@ -88,6 +90,11 @@ class Layout:
     images_per_s: float
     """A rough expectation, within a factor of about three; sizes the parts of a first run."""
 
+    @property
+    def grows(self) -> bool:
+        """Whether there may be more encoders, on nodes that come later."""
+        return self.max_encoders > self.encoders
+
 
 def lay_out(
     execution: ExecutionSpec,
@@ -105,23 +112,23 @@ def lay_out(
     """
     cpus = sum(node.cpus for node in nodes)
     gpus = sum(node.gpus for node in nodes)
-    on_gpu = execution.num_gpus > 0
-    if on_gpu and gpus < execution.num_gpus:
+    wants_gpu, on_gpu = execution.num_gpus > 0, execution.on_device == "cuda"
+    if gpus < execution.num_gpus:
         raise CapacityError(
             f"execution.num_gpus is {execution.num_gpus:g} and the cluster has {gpus:g} GPUs; add a GPU node, or "
             "set it to 0 to encode on CPUs"
         )
 
-    decode_cpus, encoder_cpus, write_cpus = _shares(max(node.cpus for node in nodes), on_gpu)
+    decode_cpus, encoder_cpus, write_cpus = _shares(max(node.cpus for node in nodes), wants_gpu)
     decode_cpus = execution.decode_cpus or decode_cpus
-    if not on_gpu and decode_cpus == encoder_cpus:
+    if decode_cpus == encoder_cpus:
         # Equal requests would let Ray fuse the decode task into the encoder actor.
         encoder_cpus *= 2
     encoders = execution.encoders or (
-        max(1, int(gpus / execution.num_gpus)) if on_gpu else _cpu_encoders(nodes, workload)
+        max(1, int(gpus / execution.num_gpus)) if wants_gpu else _cpu_encoders(nodes, workload)
     )
     _check_cpus(cpus, decode_cpus, encoders, encoder_cpus, write_cpus)
-    if on_gpu and encoders * execution.num_gpus > gpus:
+    if encoders * execution.num_gpus > gpus:
         raise CapacityError(
             f"execution.encoders is {encoders} with {execution.num_gpus:g} GPUs each, and the cluster has {gpus:g}; "
             f"use at most {int(gpus / execution.num_gpus)}"
@@ -169,6 +176,7 @@ def lay_out(
         decode_tasks=decode_tasks,
         decode_memory_bytes=decode_memory,
         encoders=encoders,
+        max_encoders=max(encoders, execution.max_encoders or 0),
         encoder_cpus=encoder_cpus,
         encoder_gpus=execution.num_gpus,
         encoder_threads=encoder_threads,
@@ -185,16 +193,28 @@ def lay_out(
     )
 
 
-def _shares(cpus_of_a_node: float, on_gpu: bool) -> tuple[float, float, float]:
+def least_resources(execution: ExecutionSpec) -> list[dict[str, float]]:
+    """What must fit on a cluster's nodes at the same time, as an autoscaler is asked for it: a bundle for each piece.
+
+    Of the decode tasks as many as the spec asks for; by itself a job begins with one.
+    """
+    encoder = {"GPU": execution.num_gpus} if execution.num_gpus else {"CPU": 2.0}
+    decode = {"CPU": execution.decode_cpus or 1.0}
+    return [encoder] * (execution.encoders or 1) + [decode] * (execution.decode_tasks or 1) + [{"CPU": 1.0}]
+
+
+def _shares(cpus_of_a_node: float, wants_gpu: bool) -> tuple[float, float, float]:
     """CPUs reserved by one decode task, one encoder and one write task.
 
-    Measured: on 2 CPUs 1 + 1.5 waits for ever, 0.5 + 1 + 0.5 runs; on 1 CPU 0.25 + 0.5 + 0.25 runs.
+    Measured: on 2 CPUs 1 + 1.5 waits for ever, 0.5 + 1 + 0.5 runs; on 1 CPU 0.25 + 0.5 + 0.25 runs.  An encoder that
+    reserves a GPU reserves no CPU: one that must be started again would wait for decode tasks to leave its node, and
+    they for somebody to take their images.
     """
     if cpus_of_a_node < 2:
-        return 0.25, 0.5, 0.25
+        return 0.25, (0.0 if wants_gpu else 0.5), 0.25
     if cpus_of_a_node < 4:
-        return 0.5, 1.0, 0.5
-    return 1.0, (0.5 if on_gpu else 2.0), 0.5
+        return 0.5, (0.0 if wants_gpu else 1.0), 0.5
+    return 1.0, (0.0 if wants_gpu else 2.0), 0.5
 
 
 def _cpu_encoders(nodes: Sequence[Node], workload: Workload) -> int:

@@ -8,15 +8,17 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
-from zsic.core.errors import CapacityError
+from zsic.core.errors import CapacityError, IncompleteError
 from zsic.core.spec import ExecutionSpec
-from zsic.pipeline.capacity import Node
+from zsic.pipeline.capacity import Layout, Node, least_resources
 from zsic.pipeline.last_word import last_word
 
 _ENVIRONMENT = {
@@ -31,6 +33,8 @@ _ENVIRONMENT = {
     # quarter of the encoder's CPU time.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+
+_POLL_S = 1.0
 
 
 @contextlib.contextmanager
@@ -148,8 +152,39 @@ def read_nodes() -> list[Node]:
     ]
     nodes = [node for node in nodes if node.cpus]
     if not nodes:
-        raise CapacityError("the cluster has no CPUs; start workers, or wait for the autoscaler")
+        raise CapacityError(
+            "the cluster has no CPUs; start workers, or let an autoscaler bring them (execution.wait_for_nodes_s)"
+        )
     return nodes
+
+
+def wait_for_nodes(execution: ExecutionSpec, lay_out: Callable[[], Layout], tell: Callable[[str], None]) -> Layout:
+    """Lay the job out; if the cluster is too small, ask its autoscaler for more and wait, `wait_for_nodes_s` at most.
+
+    Raises `CapacityError` if there is nothing to wait for, and `IncompleteError` if the nodes do not come.
+    """
+    try:
+        return lay_out()
+    except CapacityError as error:
+        if not execution.wait_for_nodes_s:
+            raise
+        tell(f"waiting for nodes, for {execution.wait_for_nodes_s:g} s at most: {error}")
+    deadline = time.monotonic() + execution.wait_for_nodes_s
+    request_resources(bundles=least_resources(execution))
+    try:
+        while True:
+            time.sleep(_POLL_S)
+            try:
+                return lay_out()
+            except CapacityError as error:
+                if time.monotonic() > deadline:
+                    raise IncompleteError(
+                        f"{error}\nexecution.wait_for_nodes_s is {execution.wait_for_nodes_s:g}, and no node came in "
+                        "that time that would have changed this; the same command tries again."
+                    ) from error
+    finally:
+        # A request stands until the next one.  From here on Ray asks for what the job's tasks and actors need.
+        request_resources(bundles=[])
 
 
 def _quiet() -> None:

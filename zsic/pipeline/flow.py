@@ -20,11 +20,12 @@ from zsic.core.fingerprint import fingerprint
 from zsic.models.head import Head
 from zsic.models.head_cache import find_head
 from zsic.pipeline.capacity import Layout, Node
-from zsic.pipeline.cluster import connect, read_nodes
+from zsic.pipeline.cluster import connect, read_nodes, wait_for_nodes
 from zsic.pipeline.graph import MAX_TASK_RETRIES, build, set_context
 from zsic.pipeline.guard import Guard
 from zsic.pipeline.job import Job
 from zsic.pipeline.progress import Reporter, start_reporter
+from zsic.pipeline.sight import Sight, look
 from zsic.pipeline.sink import PartSink
 from zsic.pipeline.stages import Decode
 from zsic.pipeline.watch import Clock, Progress, Watch
@@ -56,7 +57,8 @@ class Flowed:
 def classify(job: Job, plan: Plan, ledger: Ledger, guard: Guard, watch: Watch, clock: Clock) -> Flowed:
     """Run the pipeline over what is pending; returns the sums of all workers."""
     execution = job.spec.execution
-    pending = count_pending(job.output.store, plan, ledger).estimate(job.objects, job.spec)
+    counted = count_pending(job.output.store, plan, ledger)
+    pending, sight = counted.estimate(job.objects, job.spec), look(job.output.store, counted.drawn.sources)
     watch.on_step("starting Ray" if execution.address is None else "connecting to Ray")
     with ThreadPoolExecutor(1) as background:
         # Starting Ray takes seconds and so does the text tower; neither needs the other.
@@ -64,7 +66,7 @@ def classify(job: Job, plan: Plan, ledger: Ledger, guard: Guard, watch: Watch, c
         with connect(execution):
             clock.lap("ray")
             try:
-                return _flow(job, plan, ledger, compiling, pending, guard, watch, clock)
+                return _flow(job, plan, ledger, compiling, pending, sight, guard, watch, clock)
             except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
                 raise _explain(error) from error
 
@@ -75,19 +77,22 @@ def _flow(
     ledger: Ledger,
     compiling: "Future[Head]",
     pending: Pending,
+    sight: Sight,
     guard: Guard,
     watch: Watch,
     clock: Clock,
 ) -> Flowed:
     """Let the images flow on the cluster that is connected."""
+    execution = job.spec.execution
     watch.on_step("encoding the labels")
     head = compiling.result()
     clock.lap("labels")
     reporter = start_reporter(job.output.store.uri)
-    nodes = read_nodes()
-    layout = job.lay_out(nodes, pending.n_images)
+    layout = wait_for_nodes(execution, lambda: job.lay_out(read_nodes(), pending.n_images), watch.on_step)
+    nodes = tuple(read_nodes())
+    clock.lap("nodes")
     slices = cut(job.output.store, plan, ledger, images_per_slice=layout.images_per_slice)
-    flow = _Flow(job, plan, head, ray.put(head), reporter)
+    flow = _Flow(job, plan, head, ray.put(head), reporter, sight)
     reporter.expect(pending, layout.encoders)
     watch.on_start(pending)
     with _watching(reporter, guard, watch) as seen:
@@ -100,7 +105,7 @@ def _flow(
     # The tally may be gone with its node; then what it told last will do.
     with contextlib.suppress(ray.exceptions.RayError):
         seen.progress = reporter.read()
-    return Flowed(seen.progress, layout, tuple(nodes), seen.images_per_s)
+    return Flowed(seen.progress, layout, nodes, seen.images_per_s)
 
 
 def _split(job: Job, slices: list[Slice], layout: Layout, n_images: int) -> tuple[list[Slice], list[Slice]]:
@@ -121,6 +126,7 @@ class _Flow:
     head: Head
     head_ref: "ray.ObjectRef[Head]"
     reporter: Reporter
+    sight: Sight
 
     def run(self, slices: list[Slice], layout: Layout) -> None:
         """Classify some slices and write their parts."""
@@ -130,7 +136,7 @@ class _Flow:
         set_context(layout, height * width * 3, job.spec.execution.no_progress_timeout_s)
         dataset = build(
             slices,
-            Decode(store, job.spec, job.geometry, layout.block_rows, layout.decode_threads, self.reporter),
+            Decode(store, job.spec, job.geometry, layout.block_rows, layout.decode_threads, self.reporter, self.sight),
             {
                 "checkpoint": job.checkpoint,
                 "head": self.head_ref,
@@ -145,7 +151,7 @@ class _Flow:
         )
         dataset.write_datasink(
             PartSink(
-                store,
+                self.sight,
                 self.plan,
                 metadata=_part_metadata(job, self.head),
                 rows_per_part=layout.rows_per_part,

@@ -43,7 +43,8 @@ def build(slices: list[Slice], decode: Decode, encode_arguments: dict[str, Any],
             batch_size=None,
             num_cpus=layout.decode_cpus,
             memory=layout.decode_memory_bytes,
-            compute=TaskPoolStrategy(layout.decode_tasks),
+            # On a cluster that grows, Ray's own budget bounds them: it follows the CPUs that there are.
+            compute=TaskPoolStrategy(None if layout.grows else layout.decode_tasks),
             max_retries=MAX_TASK_RETRIES,
         )
         .map_batches(
@@ -55,7 +56,8 @@ def build(slices: list[Slice], decode: Decode, encode_arguments: dict[str, Any],
             num_gpus=layout.encoder_gpus or None,
             memory=layout.encoder_memory_bytes,
             compute=ActorPoolStrategy(
-                size=layout.encoders,
+                min_size=layout.encoders,
+                max_size=layout.max_encoders,
                 max_tasks_in_flight_per_actor=layout.encoder_calls + 1,
                 max_concurrent_calls_per_actor=layout.encoder_calls,
                 enable_true_multi_threading=True,

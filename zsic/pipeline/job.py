@@ -141,4 +141,4 @@ def _resolve_dtype(spec: JobSpec, output: Output) -> str:
     model = owner.get("model") if owner else None
     if isinstance(model, dict) and model.get("dtype", QUANTISED) != QUANTISED:
         return str(model["dtype"])
-    return "bfloat16" if spec.execution.num_gpus > 0 else "float32"
+    return "bfloat16" if spec.execution.on_device == "cuda" else "float32"

@@ -8,9 +8,9 @@ import pyarrow as pa
 from ray.data import Datasink
 from ray.data.block import Block, BlockAccessor
 
+from zsic.pipeline.sight import Sight
 from zsic.storage.output import Output
 from zsic.storage.plan import Plan
-from zsic.storage.store import Store
 
 if TYPE_CHECKING:
     from zsic.pipeline.progress import Reporter
@@ -20,9 +20,10 @@ class PartSink(Datasink[str]):
     """Ray's write stage: each write task makes one part, under a name that a second attempt of the task reuses."""
 
     def __init__(
-        self, store: Store, plan: Plan, *, metadata: dict[str, object], rows_per_part: int, reporter: "Reporter"
+        self, sight: Sight, plan: Plan, *, metadata: dict[str, object], rows_per_part: int, reporter: "Reporter"
     ) -> None:
-        self._store = store
+        self._sight = sight
+        self._store = sight.output
         self._plan = plan
         self._metadata = metadata
         self._rows_per_part = rows_per_part
@@ -37,6 +38,7 @@ class PartSink(Datasink[str]):
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> str:
         """Put the part of one task; returns its name."""
+        self._sight.check()
         tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
         tables = [table for table in tables if table.num_rows]
         if not tables:

@@ -30,6 +30,7 @@ from zsic.core.predictions import Answers
 from zsic.core.preprocess import Geometry, Pixels, Prepared, prepare
 from zsic.core.schema import KEPT, PIXELS, SOURCE_TOTAL, decoded_schema, output_schema, split_kept
 from zsic.core.spec import JobSpec
+from zsic.pipeline.sight import Sight
 from zsic.storage.objects import Objects
 from zsic.storage.rows import RawRow, read_rows
 from zsic.storage.slices import Slice
@@ -58,11 +59,13 @@ class Decode:
     block_rows: int
     n_threads: int
     reporter: "Reporter"
+    sight: Sight
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
         """Yield the blocks of each slice of the batch, in order."""
         import torch
 
+        self.sight.check()
         objects = Objects(self.spec.store)
         height, width = self.geometry.size
         torch.set_num_threads(1)  # images are decoded side by side; each by one thread
@@ -204,7 +207,7 @@ class Encode:
         from zsic.models.encoder import ImageEncoder
         from zsic.models.streams import Streams
 
-        device = "cuda" if spec.execution.num_gpus > 0 else "cpu"
+        device = spec.execution.on_device
         self._encoder = ImageEncoder(checkpoint.on_this_machine(), device=device, dtype=dtype, threads=n_threads)
         self._batch_size = batch_size or find_batch_size(self._encoder)
         self._streams = Streams(device)

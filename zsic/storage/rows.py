@@ -30,7 +30,7 @@ class RawRow:
     failure: Failure | None
     kept: str | None
     source_total: int | None = None
-    """How many rows the source has; on its last row only."""
+    """How many rows a shard has; on its last row only."""
 
     def without_data(self) -> Self:
         """The row, letting go of the bytes."""
@@ -65,7 +65,7 @@ def _read_loose(sources: list[tuple[int, Source]], objects: Objects, spec: JobSp
     answers = objects.read_many((source.info for _, source in sources), max_bytes=spec.decode.max_bytes)
     for (ordinal, source), answer in zip(sources, answers, strict=True):
         data, failure = (None, answer) if isinstance(answer, Failure) else (answer, None)
-        yield RawRow(ordinal << INDEX_BITS, source.uri, None, data, failure, source.columns, source_total=1)
+        yield RawRow(ordinal << INDEX_BITS, source.uri, None, data, failure, source.columns)
 
 
 def make_rows(

@@ -56,6 +56,8 @@ class Herd:
         # Ray puts sockets below this folder, and their paths may have 107 characters at most.
         self.folder = Path(tempfile.mkdtemp(prefix="zc-", dir="/tmp"))
         (self.folder / "ray").mkdir()
+        self._others = set(psutil.Process().children())
+        """What this process had started before, be it another cluster: never ours to end."""
         self._processes: dict[psutil.Process, float] = {}
         """Every process that was ever seen below a raylet of ours, with the CPU seconds it used."""
         # Raylets and drivers inherit it.
@@ -85,20 +87,21 @@ class Herd:
     ) -> None:
         self.close()
 
-    def add_node(self) -> None:
-        """Start another node; in the main thread only."""
+    def add_node(self, **different: int) -> Any:
+        """Start another node, perhaps one of another kind; in the main thread only."""
         for attempt in range(3):
             before = set(psutil.Process().children())
             try:
                 with _own_sigterm():
-                    self.nodes.append(self._cluster.add_node(**self._node))
-                return
+                    self.nodes.append(self._cluster.add_node(**self._node | different))
+                return self.nodes[-1]
             except Exception:  # Ray's own, when the machine is too busy for its half minute
                 for process in set(psutil.Process().children()) - before:
                     process.kill()
                     process.wait()
                 if attempt == 2:
                     raise
+        raise AssertionError
 
     def processes_of(self, node: Any) -> list[psutil.Process]:
         """The processes below one node's raylet."""
@@ -137,10 +140,12 @@ class Herd:
 
     def sample(self) -> None:
         """Remember the processes below our raylets, and what CPU they have used."""
-        for process in psutil.Process().children(recursive=True):
+        for child in set(psutil.Process().children()) - self._others:
             with contextlib.suppress(psutil.Error):
-                times = process.cpu_times()
-                self._processes[process] = times.user + times.system
+                for process in [child, *child.children(recursive=True)]:
+                    with contextlib.suppress(psutil.Error):
+                        times = process.cpu_times()
+                        self._processes[process] = times.user + times.system
 
     @property
     def cpu_s(self) -> float:

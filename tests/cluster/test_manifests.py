@@ -1,0 +1,307 @@
+"""Every file of `cluster/` that a machine reads is held by a schema: each key, once misspelt, is found.
+
+What no schema says, whether it would schedule, is safe and fits together, is asked afterwards.
+"""
+
+import copy
+import functools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import jsonschema
+import pytest
+import ray.autoscaler
+import yaml
+from botocore.model import ListShape, Shape, StructureShape
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from zsic.core.spec import JobSpec, make_spec
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "cluster"
+SCHEMAS = Path(__file__).parent / "schemas"
+KUBERNETES = json.loads((SCHEMAS / "kubernetes.json").read_text())
+GCE_INSTANCE = json.loads((SCHEMAS / "gce_instance.json").read_text())
+RAY_SCHEMA = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
+"""Ray's own; it lets more names pass than it knows."""
+RAY_UP = [CLUSTER / "aws.yaml", CLUSTER / "gcp.yaml"]
+MANIFESTS = [*sorted((CLUSTER / "kuberay").glob("*.yaml")), CLUSTER / "monitoring" / "podmonitor.yaml"]
+FREE = {"labels", "annotations", "data", "nodeSelector", "matchLabels", "file_mounts"}
+"""Maps whose keys are names that somebody chose."""
+GIB = 2**30
+
+Problems = list[str]
+
+
+def load(path: Path) -> list[Any]:
+    return [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
+
+
+def documents(*kinds: str) -> list[Any]:
+    return [document for path in MANIFESTS for document in load(path) if document["kind"] in kinds]
+
+
+# --- schemas
+
+
+def find_in_manifest(document: Any) -> Problems:
+    schema = KUBERNETES["$defs"]["kinds"].get(document.get("kind"))
+    if schema is None:
+        return [f"kind {document.get('kind')!r}"]
+    validator = jsonschema.Draft202012Validator({**schema, "$defs": KUBERNETES["$defs"]})
+    return [error.message for error in validator.iter_errors(document)]
+
+
+def find_in_ray_up(config: Any) -> Problems:
+    """Ray's own check, and of what it hands on unseen to a cloud the cloud's."""
+    try:
+        # Ray fills defaults in, and what it does not know it passes on.
+        validate_config(prepare_config(copy.deepcopy(config)))
+    except Exception as error:  # noqa: BLE001  Whatever it is: it is what `ray up` would end with.
+        return [str(error)]
+    known = RAY_SCHEMA["properties"]
+    problems = [
+        f"{part}.{name}"
+        for part in ("provider", "auth", "docker")
+        for name in config[part]
+        if name not in known[part]["properties"]
+    ]
+    for node_type in config["available_node_types"].values():
+        # Any name would do for Ray; ours are these.
+        problems += [f"resources.{name}" for name in node_type["resources"] if name not in ("CPU", "GPU")]
+        if config["provider"]["type"] == "aws":
+            problems += find_in_aws(node_type["node_config"], run_instances(), "node_config")
+        else:
+            validator = jsonschema.Draft202012Validator(GCE_INSTANCE)
+            problems += [error.message for error in validator.iter_errors(node_type["node_config"])]
+    return problems
+
+
+@functools.cache
+def run_instances() -> Shape:
+    service = botocore.session.get_session().get_service_model("ec2")
+    shape = service.operation_model("RunInstances").input_shape
+    assert shape is not None
+    return shape
+
+
+def find_in_aws(value: Any, shape: Shape, where: str) -> Problems:
+    """Names and kinds of values as EC2 has them."""
+    match shape:
+        case StructureShape() if isinstance(value, dict):
+            problems = [f"{where}.{name}" for name in value if name not in shape.members]
+            for name, member in shape.members.items():
+                if name in value:
+                    problems += find_in_aws(value[name], member, f"{where}.{name}")
+            return problems
+        case ListShape() if isinstance(value, list):
+            return [found for each in value for found in find_in_aws(each, shape.member, where)]
+    good = {"string": str, "integer": int, "boolean": bool}.get(shape.type_name)
+    if good is None or not isinstance(value, good):
+        return [f"{where}: {value!r} is not {shape.type_name}"]
+    allowed = getattr(shape, "enum", [])
+    return [f"{where}: {value!r}"] if allowed and value not in allowed and "CHANGE-ME" not in str(value) else []
+
+
+def ours(path: Path) -> Any:
+    return find_in_ray_up if path in RAY_UP else find_in_manifest
+
+
+def misspelt(value: Any, whole: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Copies of a document, in each of which one key has a letter too many."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in entries:
+        if isinstance(value, dict) and not (place and place[-1] in FREE) and place != ("available_node_types",):
+            changed = copy.deepcopy(whole)
+            at = changed
+            for step in place:
+                at = at[step]
+            at[f"{key}x"] = at.pop(key)
+            yield ".".join(map(str, (*place, key))), changed
+        yield from misspelt(below, whole, (*place, key))
+
+
+@pytest.mark.parametrize("path", [*RAY_UP, *MANIFESTS], ids=lambda path: path.stem)
+def test_it_is_valid_and_no_typo_is(path: Path) -> None:
+    n = 0
+    for document in load(path):
+        assert ours(path)(document) == []
+        for where, changed in misspelt(document, document):
+            assert ours(path)(changed), f"{where}, misspelt, is not found"
+            n += 1
+    assert n > 5
+
+
+def test_nothing_is_left_out() -> None:
+    held = {*RAY_UP, *MANIFESTS, CLUSTER / "monitoring" / "prometheus.yaml"}
+    assert set(CLUSTER.rglob("*.yaml")) == held
+
+
+# --- what a schema does not say
+
+
+def clusters() -> list[Any]:
+    return [
+        document["spec"] if document["kind"] == "RayCluster" else document["spec"]["rayClusterSpec"]
+        for document in documents("RayCluster", "RayJob")
+    ]
+
+
+def pods() -> list[Any]:
+    """The pod specs of all that Kubernetes would start."""
+    found = [
+        group["template"]["spec"] for spec in clusters() for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    ]
+    return [*found, *(each["spec"]["jobTemplate"]["spec"]["template"]["spec"] for each in documents("CronJob"))]
+
+
+def quantity(text: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)(\D*)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"": 1, "m": 1e-3, "Mi": 2**20, "Gi": 2**30}[unit]
+
+
+def test_versions_are_those_that_tests_run_with() -> None:
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    dockerfile = (CLUSTER / "Dockerfile").read_text()
+    (base,) = re.findall(r"^FROM rayproject/ray:(\S+)$", dockerfile, re.MULTILINE)
+    assert base == f"{pinned['ray']}-py311-cpu"
+    assert 'requires-python = ">=3.11"' in (ROOT / "pyproject.toml").read_text()
+    assert "--constraint constraints.txt" in dockerfile
+    for spec in clusters():
+        assert spec["rayVersion"] == pinned["ray"]
+    # One image everywhere, so that no node can have other versions.
+    images = {container["image"] for pod in pods() for container in pod["containers"]}
+    images |= {load(path)[0]["docker"]["image"] for path in RAY_UP}
+    assert images == {"CHANGE-ME-IMAGE"}
+
+
+def test_heads_do_no_work_and_live_on() -> None:
+    for path in RAY_UP:
+        config = load(path)[0]
+        types = config["available_node_types"]
+        assert types[config["head_node_type"]]["resources"] == {"CPU": 0, "GPU": 0}
+        for name, each in types.items():
+            spot = "InstanceMarketOptions" in each["node_config"] or "scheduling" in each["node_config"]
+            assert spot == (name != "head"), name
+    for spec in clusters():
+        assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+        assert "nodeSelector" not in spec["headGroupSpec"]["template"]["spec"], "no spot node for a head"
+
+
+def test_bounds_of_what_grows() -> None:
+    for path in RAY_UP:
+        config = load(path)[0]
+        workers = [each for name, each in config["available_node_types"].items() if name != "head"]
+        assert all(each["min_workers"] == 0 < each["max_workers"] for each in workers)
+        assert config["max_workers"] == sum(each["max_workers"] for each in workers)
+    for spec in clusters():
+        for group in spec["workerGroupSpecs"]:
+            assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+            assert spec.get("enableInTreeAutoscaling") or group["minReplicas"] == group["maxReplicas"]
+
+
+def test_nothing_listens_but_where_it_must() -> None:
+    for path in RAY_UP:
+        config = load(path)[0]
+        (start,) = [line for line in config["head_start_ray_commands"] if "ray start" in line]
+        assert "--dashboard-host=127.0.0.1" in start
+        assert "0.0.0.0" not in path.read_text()
+        assert "-e RAY_AUTH_MODE=token" in config["docker"]["run_options"]
+        assert "~/.ray/auth_token" in config["file_mounts"]
+        for each in config["available_node_types"].values():
+            if config["provider"]["type"] == "aws":
+                metadata = each["node_config"]["MetadataOptions"]
+                assert metadata == {"HttpTokens": "required", "HttpPutResponseHopLimit": 2}
+                assert "KeyName" not in each["node_config"]
+    for spec in clusters():
+        assert spec["authOptions"] == {"mode": "token", "secretName": "zsic-ray-token"}
+        assert spec["headGroupSpec"].get("serviceType", "ClusterIP") == "ClusterIP"
+    (policy,) = documents("NetworkPolicy")
+    selected = policy["spec"]["podSelector"]["matchLabels"]
+    for document in documents("RayCluster", "RayJob"):
+        spec = document["spec"].get("rayClusterSpec", document["spec"])
+        for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+            assert selected.items() <= group["template"]["metadata"]["labels"].items()
+    opened = {port["port"] for rule in policy["spec"]["ingress"] for port in rule.get("ports", ())}
+    assert opened == {8265, 8080}
+
+
+def test_no_secret_is_in_a_file() -> None:
+    for path in [path for path in CLUSTER.rglob("*") if path.is_file()]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"AKIA[0-9A-Z]{16}|aws_secret|private_key|BEGIN [A-Z ]*KEY|stringData", text, re.I), path
+        assert not re.search(r"\b[0-9a-f]{32,}\b", text), path
+    for pod in pods():
+        for container in pod["containers"]:
+            for variable in container.get("env", ()):
+                assert "TOKEN" not in variable["name"] or "valueFrom" in variable
+
+
+def test_pods_would_be_scheduled_and_leave_in_peace() -> None:
+    for pod in pods():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["restartPolicy"] == "Never", "KubeRay's autoscaler v2 and CronJobs with a failure policy need it"
+        for container in pod["containers"]:
+            asked, most = container["resources"]["requests"], container["resources"]["limits"]
+            assert asked["memory"] == most["memory"], "what is beyond its request is killed first"
+            assert "cpu" not in most or container["name"] not in ("ray-head", "ray-worker"), "a limit would throttle"
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            assert mounted == {volume["name"] for volume in pod["volumes"]}
+    for spec in clusters():
+        for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+            pod = group["template"]["spec"]
+            (container,) = pod["containers"]
+            asked = container["resources"]["requests"]
+            store = int(group["rayStartParams"]["object-store-memory"])
+            (shared,) = [volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume]
+            assert store <= quantity(shared["sizeLimit"]) <= 0.4 * quantity(asked["memory"])
+            assert float(group["rayStartParams"]["num-cpus"]) <= quantity(asked["cpu"])
+            gpus = container["resources"]["limits"].get("nvidia.com/gpu", "0")
+            assert group["rayStartParams"].get("num-gpus", "0") == gpus
+            tolerated = {toleration["key"] for toleration in pod.get("tolerations", ())}
+            assert ("nvidia.com/gpu" in tolerated) == (gpus != "0")
+            assert pod["terminationGracePeriodSeconds"] > 30, "Ray drains a node for 30 seconds"
+
+
+def specs() -> list[tuple[Any, JobSpec]]:
+    return [(document, make_spec(yaml.safe_load(document["data"]["spec.yaml"]))) for document in documents("ConfigMap")]
+
+
+def test_specs_load_and_fit_their_cluster() -> None:
+    assert len(specs()) == 2
+    for document, spec in specs():
+        assert spec.labels.path == "/etc/zsic/labels.txt"
+        assert document["data"]["labels.txt"].split()
+        assert spec.execution.wait_for_nodes_s >= 600, "nodes with GPUs take their time"
+    standing = next(each["spec"] for each in documents("RayCluster"))
+    gpus = next(group for group in standing["workerGroupSpecs"] if group["groupName"] == "gpu")
+    nightly = next(spec for document, spec in specs() if document["metadata"]["name"] == "zsic-enrich")
+    assert nightly.execution.max_encoders == gpus["maxReplicas"]
+    (job,) = documents("RayJob")
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    alone = next(spec for document, spec in specs() if document["metadata"]["name"] == "zsic-run")
+    assert alone.execution.encoders == group["replicas"]
+    cpus = group["replicas"] * float(group["rayStartParams"]["num-cpus"])
+    assert (alone.execution.decode_tasks or 0) < cpus, "a write task needs one, too"
+
+
+def test_the_schedule_minds_exit_codes() -> None:
+    (cron,) = documents("CronJob")
+    assert cron["spec"]["concurrencyPolicy"] == "Forbid"
+    job = cron["spec"]["jobTemplate"]["spec"]
+    resumable, disrupted = job["podFailurePolicy"]["rules"]
+    assert resumable["action"] == "FailJob"
+    assert resumable["onExitCodes"]["operator"] == "NotIn"
+    assert 3 in resumable["onExitCodes"]["values"]
+    assert not {1, 2, 4, 5} & set(resumable["onExitCodes"]["values"])
+    assert disrupted["action"] == "Ignore"
+    (container,) = job["template"]["spec"]["containers"]
+    cluster = documents("RayCluster")[0]["metadata"]["name"]
+    assert container["command"][-1] == f"http://{cluster}-head-svc:8265"
+    (ray_job,) = documents("RayJob")
+    assert ray_job["spec"]["shutdownAfterJobFinishes"] is True
+    assert ray_job["spec"]["backoffLimit"] > 0

@@ -89,6 +89,7 @@ def _flow(
     clock.lap("labels")
     reporter = start_reporter(job.output.store.uri)
     layout = wait_for_nodes(execution, lambda: job.lay_out(read_nodes(), pending.n_images), watch.on_step)
+    nodes = tuple(read_nodes())
     clock.lap("nodes")
     nodes = read_nodes()
     slices = cut(job.output.store, plan, ledger, images_per_slice=layout.images_per_slice)
@@ -105,7 +106,7 @@ def _flow(
     # The tally may be gone with its node; then what it told last will do.
     with contextlib.suppress(ray.exceptions.RayError):
         seen.progress = reporter.read()
-    return Flowed(seen.progress, layout, tuple(nodes), seen.images_per_s)
+    return Flowed(seen.progress, layout, nodes, seen.images_per_s)
 
 
 def _split(job: Job, slices: list[Slice], layout: Layout, n_images: int) -> tuple[list[Slice], list[Slice]]:

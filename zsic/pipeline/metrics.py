@@ -47,7 +47,9 @@ ENCODER_BUSY_SECONDS = Metric(
 )
 BATCH_IMAGES = Metric("zsic_batch_images", "histogram", "Images in one forward pass.", ("output", "node"))
 PARTS = Metric("zsic_parts", "counter", "Parquet parts that write tasks have put.", ("output", "node"))
-ENCODERS = Metric("zsic_encoders", "gauge", "Encoders that the run has asked for.", ("output",))
+ENCODERS = Metric(
+    "zsic_encoders", "gauge", "Encoders that the run has asked for; on a cluster that grows, the least.", ("output",)
+)
 PENDING_IMAGES = Metric("zsic_pending_images", "gauge", "Images still to come; of shards, an estimate.", ("output",))
 
 METRICS = (

@@ -51,7 +51,8 @@ def predict(cost: ImageCost, layout: Layout, nodes: Sequence[Node]) -> Predictio
         layout.encoders * layout.encoder_threads / max(encode_cpu_s, 1e-9),
     )
     network = layout.decode_tasks / max(cost.fetch_s, 1e-9)
-    gpu = layout.encoders * min(layout.encoder_gpus, 1.0) / max(cost.gpu_s, 1e-9) if layout.encoder_gpus else None
+    gpus = layout.encoders * min(layout.encoder_gpus or 1.0, 1.0)
+    gpu = gpus / cost.gpu_s if cost.gpu_s else None
     return Prediction(cpu, network, gpu)
 
 

@@ -109,7 +109,7 @@ def _measure(job: Job, counted: PendingCount, n_sampled: int | None, nodes: Sequ
     if not counted.n_loose + counted.n_shards:
         return None
     # The last run was on the cluster that is there, and says more than a few images could.
-    known = job.spec.execution.num_gpus > 0 or last_rate(job.output.store) is not None
+    known = job.spec.execution.on_device == "cuda" or last_rate(job.output.store) is not None
     if n_sampled is None and nodes is None and known:
         return None
     return measure(job, counted, n_sampled or N_MEASURED)
@@ -118,7 +118,7 @@ def _measure(job: Job, counted: PendingCount, n_sampled: int | None, nodes: Sequ
 def _rate(job: Job, layout: Layout, cost: ImageCost | None, prediction: Prediction | None) -> tuple[float, str]:
     """Images/s to expect, and where that comes from."""
     if cost is not None and prediction is not None:
-        guessed = layout.encoder_gpus and not cost.gpu_measured
+        guessed = cost.gpu_s and not cost.gpu_measured
         of_gpu = "; the GPU's rate is a guess, within a factor of four" if guessed else ""
         return prediction.images_per_s, f"{cost.n_images} images of the source, measured just now{of_gpu}"
     if last_rate(job.output.store) is not None:

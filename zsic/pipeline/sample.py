@@ -82,7 +82,7 @@ def measure(job: Job, counted: PendingCount, n: int) -> ImageCost | None:
         return None
     decode_cpu_s, pixels_NHW3 = _decode(job, images)
     encode_cpu_s, gpu_s, gpu_measured = 0.0, 0.0, False
-    if len(pixels_NHW3) and job.spec.execution.num_gpus > 0:
+    if len(pixels_NHW3) and job.spec.execution.on_device == "cuda":
         gpu_s, gpu_measured = _gpu_s(job, pixels_NHW3)
     elif len(pixels_NHW3):
         encode_cpu_s = _encode(job, pixels_NHW3)

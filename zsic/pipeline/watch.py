@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from zsic.storage.pending import Pending
+from zsic.storage.pending import TAR_OVERHEAD_BYTES, Pending
 
 STAGES = ("fetch", "decode", "encode", "write")
 """What images pass; the names under which a summary has the stages' own seconds, beside the steps of the run."""
@@ -51,7 +51,8 @@ class Progress:
         """Images in all: counted, or scaled up from the bytes that were read so far."""
         if pending.exact or not self.n_decoded:
             return float(pending.n_images)
-        return max(self.n_decoded * pending.n_bytes / max(self.n_bytes, 1), float(self.n_decoded))
+        n_bytes = self.n_bytes + TAR_OVERHEAD_BYTES * self.n_decoded  # as what is pending was estimated
+        return max(self.n_decoded * pending.n_bytes / n_bytes, float(self.n_decoded))
 
 
 class Watch:

@@ -91,7 +91,6 @@ def _flow(
     layout = wait_for_nodes(execution, lambda: job.lay_out(read_nodes(), pending.n_images), watch.on_step)
     nodes = tuple(read_nodes())
     clock.lap("nodes")
-    nodes = read_nodes()
     slices = cut(job.output.store, plan, ledger, images_per_slice=layout.images_per_slice)
     flow = _Flow(job, plan, head, ray.put(head), reporter, sight)
     reporter.expect(pending, layout.encoders)

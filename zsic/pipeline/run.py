@@ -98,6 +98,7 @@ def _summarise(
         n_superseded=increment.n_superseded,
         outcomes=increment.outcomes,
         seconds=clock.laps | {"fetch": progress.fetch_s, "decode": progress.decode_s, "encode": progress.encode_s},
+        has_delta_table=job.output.has_delta_table,
         images_per_s=(increment.n_rows - n_rows_before) / max(clock.laps.get("flow", 0.0), 1e-9),
         progress=progress,
     )
@@ -110,5 +111,6 @@ def _nothing_to_do(job: Job, owner: str, clock: Clock) -> RunSummary:
         fingerprint=owner,
         state="unchanged",
         n_rows_in_all=snapshot.n_rows if snapshot else 0,
+        has_delta_table=job.output.has_delta_table,
         seconds=clock.laps,
     )

@@ -47,6 +47,8 @@ class RunSummary:
     """Wall seconds by step, and the stages' own seconds summed over workers."""
     images_per_s: float = 0.0
     """Of this run, while images flowed."""
+    has_delta_table: bool = False
+    """Whether a Delta table follows the output."""
     progress: Progress | None = None
     agreement: "Agreement | None" = None
     """Of int8 with float32, where it was measured: when an output is begun."""

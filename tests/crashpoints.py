@@ -15,7 +15,10 @@ from typing import BinaryIO, Literal
 from toy import Thing, World, assert_exact, play
 
 from zsic.core.errors import StoreError, ZsicError
+from zsic.core.spec import StoreSpec
+from zsic.storage.mirror import Mirror
 from zsic.storage.output import Output
+from zsic.storage.snapshot import Snapshot
 from zsic.storage.store import Store
 
 Act = Literal["die before", "die after", "lose the answer", "fail"]
@@ -72,6 +75,20 @@ class Breaking:
         return str(self._around(lambda: self._store.digest(name)))
 
 
+class BreakingMirror(Mirror):
+    """A Delta table whose commits are operations of a breaking store: each is one put, that happens or not."""
+
+    def __init__(self, breaking: Breaking, store: Store, spec: StoreSpec) -> None:
+        super().__init__(store, spec, wanted=True)
+        self._breaking = breaking
+        self.published_at: list[int] = []
+        """The numbers of the commits among the operations."""
+
+    def follow(self, snapshot: Snapshot) -> None:
+        self._breaking._around(lambda: super(BreakingMirror, self).follow(snapshot))
+        self.published_at.append(self._breaking.n_operations)
+
+
 class Hours:
     """A clock on which waiting takes no time, so that a dead run's lease is soon taken over."""
 
@@ -111,21 +128,28 @@ def prepare(store: Store, story: str) -> World:
     return world
 
 
-def break_and_mend(store: Store, world: World, broken: Store, stop: Callable[[], None] = lambda: None) -> None:
+def break_and_mend(
+    store: Store,
+    world: World,
+    broken: Store,
+    stop: Callable[[], None] = lambda: None,
+    mirrors: tuple[Mirror | None, Mirror | None] = (None, None),
+) -> None:
     """Play a run over the broken store to where it breaks, then go on with the sound one, and compare.
 
-    `stop` is called in between: from then on nothing breaks.
+    `stop` is called in between: from then on nothing breaks.  `mirrors` are the Delta tables of both.
     """
+    breaking, sound = mirrors
     with contextlib.suppress(DeadError, ZsicError):
-        play(Output(broken, clock=Hours()), world, run="broken", rows_per_part=3, prune=True)
+        play(Output(broken, breaking, clock=Hours()), world, run="broken", rows_per_part=3, prune=True)
     stop()
     world.add(["/photos/late.jpg"])
     for number in range(3):
-        play(Output(store, clock=Hours()), world, run=f"mended-{number}", rows_per_part=3, prune=True)
+        play(Output(store, sound, clock=Hours()), world, run=f"mended-{number}", rows_per_part=3, prune=True)
     # An image that stays out of reach is tried a few times more; the table is exact all the same.
     assert_exact(store, world)
     change_world(world)
-    play(Output(store, clock=Hours()), world, run="later", rows_per_part=3, prune=True)
+    play(Output(store, sound, clock=Hours()), world, run="later", rows_per_part=3, prune=True)
     assert_exact(store, world)
 
 

@@ -1,4 +1,4 @@
-"""One of several processes that work on one output at once, without Ray: `racer.py URI ENDPOINT NAME`.
+"""One of several processes that work on one output at once, without Ray: `racer.py URI ENDPOINT NAME [delta]`.
 
 Its clock takes no time to wait, so it never believes that another run is alive, and works all the same: what the lease
 would prevent is what is tried here.
@@ -12,12 +12,14 @@ from toy import play
 
 from zsic.core.errors import IncompleteError, StoreError
 from zsic.core.spec import StoreSpec
+from zsic.storage.mirror import Mirror
 from zsic.storage.output import Output
 from zsic.storage.store import open_store
 
 
-def main(uri: str, endpoint: str, name: str) -> None:
-    store = open_store(uri, StoreSpec(s3_endpoint_url=endpoint or None))
+def main(uri: str, endpoint: str, name: str, publish: str = "") -> None:
+    spec = StoreSpec(s3_endpoint_url=endpoint or None)
+    store = open_store(uri, spec)
     rng = random.Random(name)
     world = make_world()
     for version in range(1, 4):
@@ -27,7 +29,12 @@ def main(uri: str, endpoint: str, name: str) -> None:
         for attempt in range(6):
             try:
                 play(
-                    Output(store, clock=Hours(), token=f"{name}-{version}-{attempt}"),
+                    Output(
+                        store,
+                        Mirror(store, spec, wanted=publish == "delta"),
+                        clock=Hours(),
+                        token=f"{name}-{version}-{attempt}",
+                    ),
                     world,
                     run=f"{name}-{version}-{attempt}",
                     rows_per_part=rng.randint(1, 4),

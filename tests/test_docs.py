@@ -6,10 +6,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from crashpoints import make_world
+from toy import play, read_published
 
 from zsic.core.predictions import Answers
 from zsic.core.schema import SOURCE_TOTAL, output_schema
+from zsic.core.spec import StoreSpec
+from zsic.storage.mirror import Mirror
+from zsic.storage.output import Output
 from zsic.storage.part import to_parquet
+from zsic.storage.store import open_store
 
 DOCS = Path(__file__).parent.parent / "docs"
 DIM = 12
@@ -52,3 +58,24 @@ def test_embeddings_are_read_as_shown(package: str, tmp_path: Path, monkeypatch:
     assert isinstance(image_ND, np.ndarray)
     assert image_ND.dtype == np.dtype("<f2")
     np.testing.assert_array_equal(image_ND, np.concatenate(expected).astype("<f2"))
+
+
+@pytest.mark.parametrize("package", ["deltalake", "duckdb"])
+def test_a_delta_table_is_read_as_shown(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("labelled", StoreSpec())
+    play(Output(store, Mirror(store, StoreSpec(), wanted=True)), make_world())
+    snippets = re.findall(r"^```python\n(.*?)^```", (DOCS / "lake.md").read_text(), re.MULTILINE | re.DOTALL)
+    snippet = next(each for each in snippets if ("duckdb" in each) == (package == "duckdb"))
+    found: dict[str, object] = {}
+    exec(snippet, found)
+    rows = found["rows"]
+    assert isinstance(rows, pa.Table)
+    assert sorted(rows["uri"].to_pylist()) == sorted(str(row["uri"]) for row in read_published(store))
+    assert set(rows["label"].to_pylist()) == {row["label"] for row in read_published(store)}
+
+
+def test_the_command_of_the_lake_is_the_readme_s() -> None:
+    """Which runs those as they stand."""
+    (command,) = re.findall(r"^zsic .*", (DOCS / "lake.md").read_text(), re.MULTILINE)
+    assert command in (DOCS.parent / "README.md").read_text().splitlines()

@@ -113,7 +113,7 @@ def _job_command(name: str, act: Callable[..., None], doc: str) -> None:
         ] = None,
         format: Annotated[
             str | None,
-            _option("source.format", "auto, images, tar, parquet or manifest.", "Source", "--format"),
+            _option("source.format", "auto, images, tar, parquet, manifest or delta.", "Source", "--format"),
         ] = None,
         image_column: Annotated[
             str | None,
@@ -180,6 +180,15 @@ def _job_command(name: str, act: Callable[..., None], doc: str) -> None:
                 "Rows of a Parquet part; default about a minute's.",
                 _OF_OUTPUT,
                 "--rows-per-part",
+            ),
+        ] = None,
+        publish: Annotated[
+            str | None,
+            _option(
+                "output.publish",
+                "delta: the folder is a Delta table, too, from this run on.",
+                _OF_OUTPUT,
+                "--publish",
             ),
         ] = None,
         s3_endpoint_url: Annotated[
@@ -356,7 +365,12 @@ def _job_command(name: str, act: Callable[..., None], doc: str) -> None:
                 "max_pixels": max_pixels,
             },
             "scoring": {"top_k": top_k},
-            "output": {"uri": output, "embeddings": embeddings, "rows_per_part": rows_per_part},
+            "output": {
+                "uri": output,
+                "embeddings": embeddings,
+                "rows_per_part": rows_per_part,
+                "publish": publish,
+            },
             "store": {
                 "s3_endpoint_url": s3_endpoint_url,
                 "s3_anonymous": s3_anonymous,
@@ -468,7 +482,7 @@ def _plan(
 
 
 def _require(fields: dict[str, Any], group: str, flag: str) -> None:
-    if not set(fields.get(group, {})) - {"templates", "embeddings", "rows_per_part"}:
+    if not set(fields.get(group, {})) - {"templates", "embeddings", "rows_per_part", "publish"}:
         raise SpecError(f"{flag} is missing; see `zsic classify --help`")
 
 

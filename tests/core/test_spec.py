@@ -103,6 +103,15 @@ class TestShortForms:
 
 
 class TestErrors:
+    def test_a_table_elsewhere_is_explained(self) -> None:
+        with pytest.raises(
+            SpecError, match=r"output\.publish: it is `delta`: the table is the folder .* got 's3://b/t'"
+        ):
+            make_spec({**REQUIRED, "output": {"uri": "out", "publish": "s3://b/t"}})
+        with pytest.raises(SpecError) as caught:
+            make_spec({**REQUIRED, "output": {"uri": "out", "publish": "s3://KEY:SECRET@b/t"}})
+        assert "SECRET" not in str(caught.value)
+
     @pytest.mark.parametrize(("section", "name"), FIELDS)
     def test_name_the_field_whichever_it_is(self, section: str, name: str) -> None:
         with pytest.raises(SpecError) as caught:

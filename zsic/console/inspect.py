@@ -25,14 +25,17 @@ def labels_spec(text: str, templates: Sequence[str]) -> LabelsSpec:
 
 def verify(output: str, s3_endpoint_url: str | None) -> None:
     """Recount an output.  Raises `DifferenceError` with every difference."""
+    from zsic.storage.mirror import Mirror
     from zsic.storage.snapshot import last_snapshot
     from zsic.storage.verify import find_differences
 
     store = _open_output(output, s3_endpoint_url)
+    snapshot = last_snapshot(store)
     differences = list(find_differences(store))
+    if snapshot is not None:
+        differences += Mirror(store, StoreSpec(s3_endpoint_url=s3_endpoint_url)).find_differences(snapshot)
     if differences:
         raise DifferenceError("\n".join(differences))
-    snapshot = last_snapshot(store)
     if snapshot is None:
         raise SpecError(f"{output}: holds no snapshot of zsic's; is it the folder that `classify` wrote?")
     out.print(f"whole: {snapshot.n_rows:,} rows in {len(snapshot.parts):,} parts, as snapshot {snapshot.sequence} says")

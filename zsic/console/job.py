@@ -120,6 +120,8 @@ def show_summary(summary: "RunSummary") -> None:
         out.print(f"  changed or tried again: {count(summary.n_redone)} sources; their new rows replace the old")
     if summary.n_dropped:
         out.print(f"  pruned: {count(summary.n_dropped)} sources that are gone, and their rows")
+    if summary.has_delta_table:
+        out.print(f"  the Delta table {printable(summary.output)} has the same rows", markup=False)
     if summary.agreement is not None:
         out.print(f"  before it began: {summary.agreement}")
     if progress is not None and progress.n_decoded and "flow" in seconds:

@@ -81,9 +81,10 @@ class SourceSpec(_Spec):
     uris: Strings = Field(min_length=1)
     """Directories, globs, brace ranges, prefixes, `.tar` shards, Parquet files, manifests; any fsspec URL."""
     _no_secret = field_validator("uris")(_refuse_credentials)
-    format: Literal["auto", "images", "tar", "parquet", "manifest"] = "auto"
+    format: Literal["auto", "images", "tar", "parquet", "manifest", "delta"] = "auto"
     """What the objects are.  `auto` goes by the ending: `.tar`; `.parquet` (an image column, else a `uri` column);
-    `.csv` and `.jsonl` that are named or globbed are manifests; all else is taken for an image."""
+    `.csv` and `.jsonl` that are named or globbed are manifests; all else is taken for an image.  A folder with a
+    `_delta_log` is a Delta table: the Parquet files that are the table now, and no others."""
     image_column: str | None = None
     """Parquet column with the image bytes or HF's `{bytes, path}`; None finds the only one there is."""
     uri_column: str = "uri"
@@ -149,6 +150,19 @@ class OutputSpec(_Spec):
     """Add the image embedding to each row."""
     rows_per_part: int | None = Field(default=None, ge=1)
     """Rows of one Parquet part; None is what a minute brings."""
+    publish: Literal["delta"] | None = None
+    """`delta` makes a Delta table of the folder, which follows every snapshot from then on.  Needs
+    `pip install 'zsic[delta]'`."""
+
+    @field_validator("publish", mode="before")
+    @classmethod
+    def _delta_only(cls, publish: Any) -> Any:
+        if publish not in (None, "delta"):
+            _refuse_credentials(publish)
+            raise PydanticCustomError(
+                "no_table", "it is `delta`: the table is the folder of the output, where its files have to lie"
+            )
+        return publish
 
     @field_validator("uri")
     @classmethod

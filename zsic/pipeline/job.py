@@ -17,6 +17,7 @@ from zsic.models.processor import read_geometry
 from zsic.models.weights import count_image_parameters
 from zsic.pipeline.capacity import Layout, Node, Workload, lay_out
 from zsic.pipeline.summary import last_rate
+from zsic.storage.mirror import Mirror
 from zsic.storage.objects import Objects
 from zsic.storage.output import Output
 from zsic.storage.store import open_store
@@ -94,7 +95,8 @@ def prepare(spec: JobSpec) -> Job:
     """Resolve a spec.  Raises `SpecError`, `ModelError` or `StoreError`; nothing is written."""
     labels = load_labels(spec.labels)
     checkpoint = resolve(spec.model, spec.store)
-    output = Output(open_store(spec.output.uri, spec.store))
+    store = open_store(spec.output.uri, spec.store)
+    output = Output(store, Mirror(store, spec.store, wanted=spec.output.publish == "delta"))
     for name in spec.source.keep_columns:
         if name in RESERVED_COLUMNS:
             raise SpecError(f"source.keep_columns: {name!r} is a column of the output; rename it in the source")

@@ -106,6 +106,7 @@ def _summarise(
         n_superseded=increment.n_superseded,
         outcomes=increment.outcomes,
         seconds=clock.laps | progress.stage_s,
+        has_delta_table=job.output.has_delta_table,
         images_per_s=(increment.n_rows - n_rows_before) / max(clock.laps.get("flow", 0.0), 1e-9),
         steady_images_per_s=flowed.steady_images_per_s if flowed else None,
         progress=progress,
@@ -137,5 +138,6 @@ def _nothing_to_do(job: Job, owner: str, clock: Clock) -> RunSummary:
         state="unchanged",
         started=clock.started,
         n_rows_in_all=snapshot.n_rows if snapshot else 0,
+        has_delta_table=job.output.has_delta_table,
         seconds=clock.laps,
     )

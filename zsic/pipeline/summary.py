@@ -56,6 +56,8 @@ class RunSummary:
     """Of this run, while images flowed; the workers' start is part of that."""
     steady_images_per_s: float | None = None
     """The same since the workers stood, which is what `plan --sample` predicts; None if it was too short to tell."""
+    has_delta_table: bool = False
+    """Whether a Delta table follows the output."""
     progress: Progress | None = None
     layout: Layout | None = None
     nodes: tuple[Node, ...] = ()

@@ -20,6 +20,7 @@ from zsic.storage.cleanup import settle
 from zsic.storage.commit import commit
 from zsic.storage.lease import Clock, Lease, describe_holder, take_lease
 from zsic.storage.ledger import Ledger, read_ledger
+from zsic.storage.mirror import Mirror
 from zsic.storage.part import DamagedPartError, read_part, to_parquet
 from zsic.storage.plan import Plan, PlanDraft, read_plan, require_plan
 from zsic.storage.snapshot import Snapshot, last_snapshot, read_snapshot
@@ -56,11 +57,15 @@ class Output:
     """The commit protocol over one store.
 
     `check` before anything else; `begin` gives the open plan or makes one from a listing; `publish` ends it.
-    `clock` and `token`, the name of this run, are arguments so that a simulation can choose them.
+    `mirror` is the Delta table that follows the snapshots, where there is one or is to be one.  `clock` and `token`,
+    the name of this run, are arguments so that a simulation can choose them.
     """
 
-    def __init__(self, store: Store, *, clock: Clock = time, token: str | None = None) -> None:
+    def __init__(
+        self, store: Store, mirror: Mirror | None = None, *, clock: Clock = time, token: str | None = None
+    ) -> None:
         self.store = store
+        self._mirror = mirror
         self._clock = clock
         self._token = token or uuid.uuid4().hex
 
@@ -73,7 +78,16 @@ class Output:
         return fields
 
     def check(self, fields: Mapping[str, object]) -> str:
-        """The fingerprint of the job; `MismatchError`, with the differing fields, if the output is another job's."""
+        """The fingerprint of the job; `MismatchError`, with the differing fields, if the output is another job's.
+
+        Raises `SpecError` if the Delta table, where there is one or is to be one, cannot follow.
+        """
+        owner = self._check_owner(fields)
+        if self._mirror is not None:
+            self._mirror.check(last_snapshot(self.store))
+        return owner
+
+    def _check_owner(self, fields: Mapping[str, object]) -> str:
         theirs = self.read_job()
         if theirs is not None and canonical(theirs) != canonical(fields):
             told = "\n  ".join(differences(fields, theirs))
@@ -85,11 +99,15 @@ class Output:
 
     def claim(self, fields: Mapping[str, object]) -> str:
         """Make the output ours, or see that it is.  Returns the fingerprint of the job."""
-        self.check(fields)
-        ours = fingerprint(fields)
+        ours = self._check_owner(fields)
         if not self.store.create(JOB, canonical({"fingerprint": ours, "fields": fields})):
-            self.check(fields)
+            self._check_owner(fields)
         return ours
+
+    @property
+    def has_delta_table(self) -> bool:
+        """Whether a Delta table follows the snapshots."""
+        return self._mirror is not None and self._mirror.is_there
 
     def last_snapshot(self) -> Snapshot | None:
         """The table as it is published; None if nothing is."""
@@ -128,7 +146,7 @@ class Output:
         something to do.  An interrupted clean-up is finished first.  Raises `SpecError` if the open plan is one of
         another source, `MismatchError` as `claim` does, and `IncompleteError` while another run is at work.
         """
-        settle(self.store)
+        settle(self.store, self._mirror)
         before, changes = last_snapshot(self.store), None
         if self.open_plan() is None:
             try:
@@ -150,7 +168,7 @@ class Output:
                 self._check_source(plan, source)
                 return Work(plan, resumed=True, lease=lease)
             if changes is None or last_snapshot(self.store) != before:
-                settle(self.store)
+                settle(self.store, self._mirror)
                 changes = iter(self.compare(listing, update))
             plan = self._make_plan(changes, source)
             if plan is None:
@@ -243,7 +261,7 @@ class Output:
                     raise StoreError(f"output: {self.store.uri}/{error} has gone while it was counted") from error
                 if snapshot is None:
                     raise
-        settle(self.store)
+        settle(self.store, self._mirror)
         return snapshot
 
     def published(self, plan: Plan) -> Snapshot | None:

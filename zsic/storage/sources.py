@@ -1,4 +1,4 @@
-"""What the spelling of a source stands for: a listing of folders, prefixes, globs, ranges and manifests."""
+"""What the spelling of a source stands for: a listing of folders, prefixes, globs, ranges, manifests, Delta tables."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ import pyarrow as pa
 from zsic.core.errors import SourceError, SpecError
 from zsic.core.outcome import Outcome
 from zsic.core.spec import SourceSpec
+from zsic.storage.delta_source import is_delta, list_live
 from zsic.storage.kinds import (
     COMPANION_ENDINGS,
     MANIFEST_ENDINGS,
@@ -66,9 +67,11 @@ class Listing:
 
     Each spelling of `source.uris` is, in this order: an object or folder of exactly that name; braces to
     expand; a glob (of objects, not of folders); in an object store, how keys begin.  What an earlier spelling
-    covers is left out; rows of manifests are never compared.  What lies below the folder or prefix `excluding`, the
-    job's own output, is no source of it.  Iterating holds one batch and one page; it raises `SourceError` for a
-    spelling that matches nothing and `SpecError` for columns that are not there.
+    covers is left out; rows of manifests are never compared.  A folder that is a Delta table stands for the files that
+    are the table now, unless `source.format` asks for something else.  What lies below the folder or prefix
+    `excluding`, the job's own output, is no source of it.  Iterating holds one batch and one page, and the names of a
+    Delta table's files; it raises `SourceError` for a spelling that matches nothing and `SpecError` for columns that
+    are not there.
     """
 
     def __init__(self, spec: SourceSpec, objects: Objects, *, excluding: str | None = None) -> None:
@@ -121,12 +124,16 @@ class Listing:
 
     def _expand(self, spelled: str) -> Iterator[_Found]:
         uri = _canonical(spelled)
+        if self._spec.format == "delta":
+            yield from self._list_delta(uri)
+            return
         is_disk = scheme_of(uri) == "file"
         info = None if uri.endswith("/") else self._stat(uri)
         if info is not None and (info.size or is_disk or not self._objects.is_folder(uri)):
             yield self._name(info)
         elif self._objects.is_folder(uri):
-            yield from self._list_folder(uri)
+            is_table = self._spec.format == "auto" and is_delta(uri, self._objects)
+            yield from self._list_delta(uri) if is_table else self._list_folder(uri)
         elif has_braces(spelled):
             yield from self._list_braces(spelled)
         elif is_glob(uri):
@@ -176,6 +183,21 @@ class Listing:
         is_new = self._cover(_Cover(base, holds))
         for info in self._objects.list(folder, starting=starting):
             yield _Found(info, kind_of(info.uri), is_new(info.uri))
+
+    def _list_delta(self, folder: str) -> Iterator[_Found]:
+        """The files that the table's log names, as the store lists them, so that each has its ETag and size."""
+        base = _base(folder)
+        live = list_live(folder, self._objects)
+        is_new = self._cover(_Cover(base, lambda uri: _spell(uri).startswith(base) and shard_kind(uri) == "parquet"))
+        for info in self._objects.list(folder):
+            if info.uri in live:
+                live.remove(info.uri)
+                yield _Found(info, "parquet", is_new(info.uri))
+        if live:
+            raise SourceError(
+                f"source.uris: the Delta table {folder} names {len(live)} files that are not there ({min(live)}); "
+                "they were vacuumed while it was read, or are lost"
+            )
 
     def _list_glob(self, uri: str) -> Iterator[_Found]:
         folder, rest = split_glob(uri)

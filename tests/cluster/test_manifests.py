@@ -7,6 +7,8 @@ import copy
 import functools
 import json
 import re
+import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from botocore.model import ListShape, Shape, StructureShape
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from zsic.core.spec import JobSpec, make_spec
+from zsic.pipeline.capacity import Node, Workload, lay_out
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -156,6 +159,7 @@ def pods() -> list[Any]:
     found = [
         group["template"]["spec"] for spec in clusters() for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
     ]
+    found += [each["spec"]["submitterPodTemplate"]["spec"] for each in documents("RayJob")]
     return [*found, *(each["spec"]["jobTemplate"]["spec"]["template"]["spec"] for each in documents("CronJob"))]
 
 
@@ -187,6 +191,8 @@ def test_heads_do_no_work_and_live_on() -> None:
         for name, each in types.items():
             spot = "InstanceMarketOptions" in each["node_config"] or "scheduling" in each["node_config"]
             assert spot == (name != "head"), name
+        # Whatever the cloud's user is called, the container's can read the token.
+        assert any("~/.ray/auth_token" in line for line in config["setup_commands"])
     for spec in clusters():
         assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
         assert "nodeSelector" not in spec["headGroupSpec"]["template"]["spec"], "no spot node for a head"
@@ -217,6 +223,7 @@ def test_nothing_listens_but_where_it_must() -> None:
                 metadata = each["node_config"]["MetadataOptions"]
                 assert metadata == {"HttpTokens": "required", "HttpPutResponseHopLimit": 2}
                 assert "KeyName" not in each["node_config"]
+                assert each["node_config"]["SecurityGroupIds"], "Ray's own opens port 22 to the world"
     for spec in clusters():
         assert spec["authOptions"] == {"mode": "token", "secretName": "zsic-ray-token"}
         assert spec["headGroupSpec"].get("serviceType", "ClusterIP") == "ClusterIP"
@@ -249,8 +256,8 @@ def test_pods_would_be_scheduled_and_leave_in_peace() -> None:
             asked, most = container["resources"]["requests"], container["resources"]["limits"]
             assert asked["memory"] == most["memory"], "what is beyond its request is killed first"
             assert "cpu" not in most or container["name"] not in ("ray-head", "ray-worker"), "a limit would throttle"
-            mounted = {mount["name"] for mount in container["volumeMounts"]}
-            assert mounted == {volume["name"] for volume in pod["volumes"]}
+            mounted = {mount["name"] for mount in container.get("volumeMounts", ())}
+            assert mounted == {volume["name"] for volume in pod.get("volumes", ())}
     for spec in clusters():
         for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
             pod = group["template"]["spec"]
@@ -284,9 +291,40 @@ def test_specs_load_and_fit_their_cluster() -> None:
     (job,) = documents("RayJob")
     (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     alone = next(spec for document, spec in specs() if document["metadata"]["name"] == "zsic-run")
-    assert alone.execution.encoders == group["replicas"]
-    cpus = group["replicas"] * float(group["rayStartParams"]["num-cpus"])
+    assert alone.execution.encoders == group["maxReplicas"]
+    cpus = group["maxReplicas"] * float(group["rayStartParams"]["num-cpus"])
     assert (alone.execution.decode_tasks or 0) < cpus, "a write task needs one, too"
+    assert nightly.execution.decode_tasks == float(gpus["rayStartParams"]["num-cpus"]) - 1, "one node does to begin"
+
+
+@pytest.mark.parametrize("weights_bytes", [350e6, 1.2e9, 1.7e9], ids=["B/32", "L/14", "SO400M"])
+def test_jobs_make_progress_on_the_nodes_that_they_wait_for(weights_bytes: float) -> None:
+    """By zsic's own arithmetic of CPUs, memory and shared memory, with nodes as Ray would report them."""
+    workload = Workload(224, 224, int(weights_bytes), n_images=1_000_000)
+
+    def nodes(spec: Any, counts: dict[str, int]) -> list[Node]:
+        return [as_node(group) for group in spec["workerGroupSpecs"] for _ in range(counts.get(group["groupName"], 0))]
+
+    standing, alone = clusters()
+    by_name = {document["metadata"]["name"]: spec for document, spec in specs()}
+    nightly = by_name["zsic-enrich"]
+    lay_out(nightly.execution, nightly.decode, nodes(standing, {"gpu": 1}), workload)
+    layout = lay_out(nightly.execution, nightly.decode, nodes(standing, {"gpu": 8, "cpu": 16}), workload)
+    assert layout.decode_cpus * layout.decode_memory_bytes * 15 < as_node(standing["workerGroupSpecs"][1]).memory_bytes
+    run = by_name["zsic-run"]
+    layout = lay_out(run.execution, run.decode, nodes(alone, {"gpu": 2}), workload)
+    assert (layout.encoders, layout.decode_tasks) == (2, 28)
+    node = as_node(alone["workerGroupSpecs"][0])
+    assert layout.encoder_memory_bytes + 15 * layout.decode_memory_bytes + layout.write_memory_bytes < node.memory_bytes
+
+
+def as_node(group: Any) -> Node:
+    """A worker's pod as Ray counts it: what the object store may take is not there for tasks, nor the last tenth."""
+    (container,) = group["template"]["spec"]["containers"]
+    store = int(group["rayStartParams"]["object-store-memory"])
+    memory = quantity(container["resources"]["limits"]["memory"])
+    params = group["rayStartParams"]
+    return Node(float(params["num-cpus"]), float(params.get("num-gpus", 0)), int(0.9 * memory - store), store)
 
 
 def test_the_schedule_minds_exit_codes() -> None:
@@ -301,7 +339,108 @@ def test_the_schedule_minds_exit_codes() -> None:
     assert disrupted["action"] == "Ignore"
     (container,) = job["template"]["spec"]["containers"]
     cluster = documents("RayCluster")[0]["metadata"]["name"]
-    assert container["command"][-1] == f"http://{cluster}-head-svc:8265"
+    assert f"head={cluster}-head-svc\n" in container["args"][0]
     (ray_job,) = documents("RayJob")
     assert ray_job["spec"]["shutdownAfterJobFinishes"] is True
     assert ray_job["spec"]["backoffLimit"] > 0
+    for group in ray_job["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        assert group["replicas"] == 0, "a spec that is wrong is tried again, and must not cost a GPU each time"
+
+
+@pytest.mark.parametrize(
+    ("codes", "says"), [([0], 0), ([2], 2), ([3, 0], 0), ([3, 3], 3), ([3, 2], 3), ([3, 4], 4), ([5], 5)]
+)
+def test_the_pod_that_submits_follows_what_runs_already(codes: list[int], says: int, tmp_path: Path) -> None:
+    """With a `zsic` that notes how it was called and answers with the given codes in turn."""
+    (cron,) = documents("CronJob")
+    (container,) = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    stubs = {
+        "zsic": 'echo "$*" >> calls\nexit $(sed -n "$(wc -l < calls)p" codes)',
+        "timeout": "test -e refused || ! touch refused",  # nobody answers at first
+        "sleep": "true",
+    }
+    for name, script in stubs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
+    command = [*container["command"], *container["args"]]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    assert subprocess.run(command, cwd=tmp_path, env=environment, check=False).returncode == says
+    assert (tmp_path / "refused").exists()
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert ["--follow" in call for call in calls] == [False, True][: len(codes)]
+
+
+# --- who may do what
+
+
+def test_identities_are_those_that_are_made() -> None:
+    made = {each["metadata"]["name"] for each in documents("ServiceAccount")}
+    for spec in clusters():
+        for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+            pod = group["template"]["spec"]
+            head = group is spec["headGroupSpec"]
+            # KubeRay gives the head's account the right to resize the cluster; no worker is to have it.
+            assert pod["serviceAccountName"] == ("zsic-head" if head else "zsic")
+            assert pod.get("automountServiceAccountToken", True) is head
+    assert {pod["serviceAccountName"] for pod in pods()} == made
+    for pod in pods():
+        for container in pod["containers"]:
+            confined = container["securityContext"]
+            assert confined == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def test_those_who_submit_reach_the_head() -> None:
+    (policy,) = documents("NetworkPolicy")
+    admitted = [
+        peer["podSelector"]["matchLabels"]
+        for rule in policy["spec"]["ingress"]
+        for peer in rule["from"]
+        if "podSelector" in peer
+    ]
+    submitters = [each["spec"]["submitterPodTemplate"] for each in documents("RayJob")]
+    submitters += [each["spec"]["jobTemplate"]["spec"]["template"] for each in documents("CronJob")]
+    assert len(submitters) == 2
+    for template in submitters:
+        assert template["metadata"]["labels"] in admitted
+    # A label that KubeRay's own services select heads by is not ours to set.
+    for spec in clusters():
+        assert "app.kubernetes.io/name" not in spec["headGroupSpec"]["template"]["metadata"]["labels"]
+
+
+def test_what_kuberay_checks_beyond_its_schema() -> None:
+    for spec in clusters():
+        assert tuple(map(int, spec["rayVersion"].split("."))) >= (2, 52, 0), "of the token"
+        assert spec["enableInTreeAutoscaling"] is True
+        for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+            assert "labels" not in group["rayStartParams"]
+            assert "resources" not in group, "not beside num-cpus"
+    for document in documents("RayCluster", "RayJob"):
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", document["metadata"]["name"])
+        assert len(document["metadata"]["name"]) <= 47
+    for document in documents("RayJob"):
+        assert document["spec"]["shutdownAfterJobFinishes"] != ("deletionStrategy" in document["spec"])
+        assert "suspend" not in document["spec"]
+        (command,) = [document["spec"]["entrypoint"].split()]
+        assert command == ["zsic", "run", "/etc/zsic/spec.yaml", "--address", "auto"]
+
+
+# --- the image
+
+
+def test_the_image_has_what_it_copies_and_is_offline_once_it_is_built() -> None:
+    text = (CLUSTER / "Dockerfile").read_text()
+    admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {
+        name for line in re.findall(r"^COPY --chown=ray:users (.*) \S+$", text, re.MULTILINE) for name in line.split()
+    }
+    assert copied == admitted
+    assert all((ROOT / name).exists() for name in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (extras,) = re.findall(r"^ARG EXTRAS=(\S+)$", text, re.MULTILINE)
+    assert set(extras.split(",")) <= set(project["optional-dependencies"]) - {"dev"}
+    assert text.index("HF_HUB_OFFLINE=1") > text.index("zsic model pull")
+    assert re.findall(r"^USER (\w+)$", text, re.MULTILINE)[-1] == "ray"
+    pinned = (ROOT / "constraints.txt").read_text()
+    assert re.search(r"^torch==[\d.]+$", pinned, re.MULTILINE), "its wheel is named by version and index"
+    assert "boto3==" in pinned

@@ -1,5 +1,6 @@
 """`cluster/README.md` can be followed as it stands: what it names exists, and what is to be changed is told."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -70,8 +71,20 @@ def test_fields_exist() -> None:
         assert field in groups[group].model_fields, f"{group}.{field}"  # type: ignore[union-attr]
 
 
-def test_the_policy_is_json_and_writes_nowhere_but_to_the_table() -> None:
-    (text,) = re.findall(r"^```json\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    statements = yaml.safe_load(text)["Statement"]
-    writing = [each for each in statements if "s3:PutObject" in each["Action"]]
+def test_policies_write_nowhere_but_to_the_table_and_end_nothing_but_the_cluster() -> None:
+    texts = re.findall(r"^```json\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    lake, head = (json.loads(text)["Statement"] for text in texts)
+    writing = [each for each in lake if "s3:PutObject" in each["Action"]]
     assert [each["Resource"] for each in writing] == ["arn:aws:s3:::CHANGE-ME-BUCKET/labelled/*"]
+    (ending,) = [each for each in head if "ec2:TerminateInstances" in each["Action"]]
+    name = yaml.safe_load((CLUSTER / "aws.yaml").read_text(encoding="utf-8"))["cluster_name"]
+    assert ending["Condition"] == {"StringEquals": {"ec2:ResourceTag/ray-cluster-name": name}}
+    for document in (CLUSTER / "kuberay").glob("*.yaml"):
+        for output in re.findall(r"(?:output|uri): (s3://\S+)", document.read_text(encoding="utf-8")):
+            assert output.startswith("s3://CHANGE-ME-BUCKET/labelled/")
+
+
+def test_arguments_of_the_image_exist() -> None:
+    arguments = set(re.findall(r"^ARG (\w+)=", (CLUSTER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE))
+    given = set(re.findall(r"--build-arg (\w+)=", README))
+    assert {"TORCH", "MODEL"} <= given <= arguments

@@ -332,7 +332,7 @@ def test_an_interrupted_clean_up_is_finished_by_the_next_run(tmp_path: Path, wor
     rows = [row for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
     write_rows(output, plan, rows, "a-000000")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("zsic.storage.output.settle", lambda store: None)
+        patched.setattr("zsic.storage.output.settle", lambda *_: None)
         output.publish(plan, "f")
     lease.end()
     # The snapshot is exact at once; the folder will be.

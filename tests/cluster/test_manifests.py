@@ -28,10 +28,12 @@ ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 SCHEMAS = Path(__file__).parent / "schemas"
 KUBERNETES = json.loads((SCHEMAS / "kubernetes.json").read_text())
+PROMETHEUS = json.loads((SCHEMAS / "prometheus.json").read_text())
 GCE_INSTANCE = json.loads((SCHEMAS / "gce_instance.json").read_text())
 RAY_SCHEMA = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
 """Ray's own; it lets more names pass than it knows."""
 RAY_UP = [CLUSTER / "aws.yaml", CLUSTER / "gcp.yaml"]
+SCRAPING = CLUSTER / "monitoring" / "prometheus.yaml"
 MANIFESTS = [*sorted((CLUSTER / "kuberay").glob("*.yaml")), CLUSTER / "monitoring" / "podmonitor.yaml"]
 FREE = {"labels", "annotations", "data", "nodeSelector", "matchLabels", "file_mounts"}
 """Maps whose keys are names that somebody chose."""
@@ -114,8 +116,12 @@ def find_in_aws(value: Any, shape: Shape, where: str) -> Problems:
     return [f"{where}: {value!r}"] if allowed and value not in allowed and "CHANGE-ME" not in str(value) else []
 
 
+def find_in_prometheus(config: Any) -> Problems:
+    return [error.message for error in jsonschema.Draft202012Validator(PROMETHEUS).iter_errors(config)]
+
+
 def ours(path: Path) -> Any:
-    return find_in_ray_up if path in RAY_UP else find_in_manifest
+    return find_in_ray_up if path in RAY_UP else find_in_prometheus if path == SCRAPING else find_in_manifest
 
 
 def misspelt(value: Any, whole: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -132,7 +138,7 @@ def misspelt(value: Any, whole: Any, place: tuple[Any, ...] = ()) -> Iterator[tu
         yield from misspelt(below, whole, (*place, key))
 
 
-@pytest.mark.parametrize("path", [*RAY_UP, *MANIFESTS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*RAY_UP, *MANIFESTS, SCRAPING], ids=lambda path: path.stem)
 def test_it_is_valid_and_no_typo_is(path: Path) -> None:
     n = 0
     for document in load(path):
@@ -144,7 +150,7 @@ def test_it_is_valid_and_no_typo_is(path: Path) -> None:
 
 
 def test_nothing_is_left_out() -> None:
-    held = {*RAY_UP, *MANIFESTS, CLUSTER / "monitoring" / "prometheus.yaml"}
+    held = {*RAY_UP, *MANIFESTS, SCRAPING}
     assert set(CLUSTER.rglob("*.yaml")) == held
 
 

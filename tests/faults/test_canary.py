@@ -254,7 +254,7 @@ def test_no_command_repeats_credentials(
     (tmp_path / "m.csv").write_text(f"uri\n{URL}\n")
     places = {"OUT": tmp_path / "out", "IMAGE": tmp_path / "a.png", "MANIFEST": tmp_path / "m.csv"}
     monkeypatch.setattr(sys, "argv", ["zsic", *(str(places.get(each, each)) for each in arguments)])
-    assert cli._main() == 2
+    assert cli.run_command() == 2
     told = "".join(capfd.readouterr())
     assert "credentials" in told
     assert CANARY not in told

@@ -31,7 +31,7 @@ def zsic(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
     def run(*arguments: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["zsic", *map(str, arguments)])
         monkeypatch.setenv("TERM", "dumb")
-        code = cli._main()
+        code = cli.run_command()
         told = "".join(capfd.readouterr())
         assert_harmless(told)
         return code, told

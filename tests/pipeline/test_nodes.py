@@ -1,6 +1,7 @@
 """What only a cluster of several nodes shows: who does what where, who comes late, and who sees other disks."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -136,12 +137,24 @@ def test_a_run_waits_for_the_nodes_that_it_needs(shards: str, tmp_path: Path) ->
         assert "no node came in that time" in patient.log.read_text()
         with driver(shards, out, *flags, "--wait-for-nodes", "120") as running:
             running.wait_for(lambda: "waiting for nodes" in running.log.read_text())
+            asked = running.wait_for(lambda: requested(herd.address))
+            assert sorted(asked, key=str) == [{"CPU": 1.0}, {"CPU": 1.0}, {"GPU": 1.0}]
             herd.add_node(num_cpus=2)
             time.sleep(2)
             assert not any(out.glob("*.parquet")), "there is no GPU yet"
             herd.add_node(num_cpus=1, num_gpus=1)
             assert running.end() == 0, running.log.read_text()
+        assert requested(herd.address) == [], "nothing is asked for any more"
     assert read_table(out, "id").num_rows == 50 * N_SHARDS
+
+
+def requested(address: str) -> list[dict[str, float]]:
+    """What an autoscaler would find that it is asked for."""
+    from ray._raylet import GcsClient
+    from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+
+    found = GcsClient(address=address).internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL.encode(), None)
+    return json.loads(found) if found else []
 
 
 @pytest.mark.parametrize("hidden", ["source", "output"])

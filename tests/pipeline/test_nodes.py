@@ -153,7 +153,7 @@ def requested(address: str) -> list[dict[str, float]]:
     from ray._raylet import GcsClient
     from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 
-    found = GcsClient(address=address).internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL.encode(), None)
+    found = GcsClient(address=address).internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL, None)
     return json.loads(found) if found else []
 
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 from PIL import Image
@@ -120,6 +121,17 @@ def test_a_sample_comes_from_shards_and_loose_images(tmp_path: Path) -> None:
     assert "measured just now" in made.rate_from
     assert sum(node.cpus for node in made.nodes) == 32
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sample_is_fetched_from_a_store(s3_bucket: tuple[str, str], tmp_path: Path) -> None:
+    url, bucket = s3_bucket
+    shard = write_shard(tmp_path / "s.tar", range(20))
+    boto3.client("s3", endpoint_url=url).put_object(Bucket=bucket, Key="in/s.tar", Body=shard.read_bytes())
+    fields = {"source": f"s3://{bucket}/in/*.tar", "labels": LABELS, "output": f"s3://{bucket}/out"}
+    made = preview(make_spec({**fields, "store": {"s3_endpoint_url": url}}), n_sampled=10)
+    assert made.cost is not None
+    assert made.cost.n_images == 10
+    assert made.cost.fetch_s > 1e-6
 
 
 def test_a_sample_without_a_picture_predicts_nothing_wrong(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 import ray.autoscaler
 import yaml
 from botocore.model import ListShape, Shape, StructureShape
+from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from zsic.core.spec import JobSpec, make_spec
@@ -289,7 +290,10 @@ def test_pods_would_be_scheduled_and_leave_in_peace() -> None:
             assert group["rayStartParams"].get("num-gpus", "0") == gpus
             tolerated = {toleration["key"] for toleration in pod.get("tolerations", ())}
             assert ("nvidia.com/gpu" in tolerated) == (gpus != "0")
-            assert pod["terminationGracePeriodSeconds"] > 30, "Ray drains a node for 30 seconds"
+            # `ray start --block` is process 1 of its container and drains the node itself: a preStop would come before
+            # that, and take its time from it.
+            assert pod["terminationGracePeriodSeconds"] > RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
+            assert "lifecycle" not in container
 
 
 def specs() -> list[tuple[Any, JobSpec]]:
@@ -406,6 +410,44 @@ def test_identities_are_those_that_are_made() -> None:
         for container in pod["containers"]:
             confined = container["securityContext"]
             assert confined == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def test_names_are_those_of_what_is_there() -> None:
+    """A schema lets any value pass where a name is to stand."""
+    everything = [document for path in MANIFESTS for document in load(path)]
+    (namespace,) = [each["metadata"]["name"] for each in documents("Namespace")]
+    for document in everything:
+        if document["kind"] not in ("Namespace", "PodMonitor"):  # whose namespace `kubectl -n` names
+            assert document["metadata"]["namespace"] == namespace
+    maps = {each["metadata"]["name"] for each in documents("ConfigMap")}
+    used = {volume["configMap"]["name"] for pod in pods() for volume in pod.get("volumes", ()) if "configMap" in volume}
+    assert used == maps
+    for pod in pods():
+        for container in pod["containers"]:
+            places = {mount["name"]: mount["mountPath"] for mount in container.get("volumeMounts", ())}
+            assert places.items() <= {"shared-memory": "/dev/shm", "spec": "/etc/zsic"}.items()
+            for variable in container.get("env", ()):
+                if "valueFrom" in variable:
+                    secret = variable["valueFrom"]["secretKeyRef"]
+                    assert (variable["name"], secret["key"]) == ("RAY_AUTH_TOKEN", "auth_token")
+                    made = f"create secret generic {secret['name']} --from-literal={secret['key']}="
+                    assert made in (CLUSTER / "README.md").read_text(encoding="utf-8")
+                else:
+                    assert variable in (
+                        {"name": "RAY_AUTH_MODE", "value": "token"},
+                        {"name": "OMP_WAIT_POLICY", "value": "PASSIVE"},
+                    )
+    (monitor,) = documents("PodMonitor")
+    (scraped,) = [each["port"] for each in monitor["spec"]["podMetricsEndpoints"]]
+    for spec in clusters():
+        for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+            (container,) = group["template"]["spec"]["containers"]
+            assert {"containerPort": 8080, "name": scraped} in container["ports"]
+    (cron,) = documents("CronJob")
+    assert re.fullmatch(r"\d+ \d+ \S+ \S+ \S+", cron["spec"]["schedule"]), "once a day at most"
+    assert cron["spec"]["timeZone"] == "Etc/UTC"
+    rules = cron["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    assert [each["type"] for rule in rules for each in rule.get("onPodConditions", ())] == ["DisruptionTarget"]
 
 
 def test_those_who_submit_reach_the_head() -> None:

@@ -10,6 +10,7 @@ import click
 import pytest
 import typer
 import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
 
 from zsic.cli import app
 from zsic.core.spec import JobSpec
@@ -39,6 +40,17 @@ def test_everything_that_must_be_changed_is_told_and_where() -> None:
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_shell_snippets_parse(snippet: str) -> None:
     assert subprocess.run(["bash", "-n"], input=snippet, text=True, capture_output=True).stderr == ""
+
+
+def test_what_is_to_be_added_to_a_file_is_valid_there() -> None:
+    additions = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)]
+    assert additions
+    config = yaml.safe_load((CLUSTER / "aws.yaml").read_text(encoding="utf-8"))
+    for addition in additions:
+        assert not set(addition) & set(config), "a key that is there twice replaces the first"
+        validate_config(prepare_config({**config, **addition}))
+        for line in addition["initialization_commands"]:
+            assert subprocess.run(["bash", "-n"], input=line, text=True, capture_output=True).stderr == "", line
 
 
 def test_links_and_files_exist() -> None:

@@ -3,10 +3,8 @@
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from zsic.core.errors import CapacityError, IncompleteError
 from zsic.core.spec import ExecutionSpec
 from zsic.pipeline.capacity import Layout, Node, least_resources
 from zsic.pipeline.last_word import last_word
+from zsic.pipeline.scratch import scratch
 
 _ENVIRONMENT = {
     # Ray's own bars, tips and usage messages would drown the job's.
@@ -61,21 +60,19 @@ def connect(execution: ExecutionSpec) -> Iterator[None]:
             finally:
                 ray.shutdown()
             return
-        # Ray puts sockets below this folder, and their paths may have 107 characters at most.
-        folder = tempfile.mkdtemp(prefix="zsic-", dir="/tmp")
-        try:
-            _init(
-                address="local",
-                num_cpus=execution.num_cpus or available_cpus(),
-                include_dashboard=False,
-                _temp_dir=folder,
-            )
-            interrupting()
-            with last_word():
-                yield
-        finally:
-            ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+        with scratch() as folder:
+            try:
+                _init(
+                    address="local",
+                    num_cpus=execution.num_cpus or available_cpus(),
+                    include_dashboard=False,
+                    _temp_dir=str(folder),
+                )
+                interrupting()
+                with last_word():
+                    yield
+            finally:
+                ray.shutdown()
 
 
 def _init(**arguments: Any) -> None:

@@ -7,8 +7,8 @@ from zsic.pipeline.capacity import Layout, Node
 from zsic.pipeline.sample import ImageCost
 
 OVERHEAD = 1.25
-"""CPU time of the job for that of its bare functions: 1.2 on a quiet machine, up to 1.4 on a busy one (pickling, blocks,
-rows, Ray; benchmarks/results/pipeline_2-cpu-cores_2026-11-26.md)."""
+"""CPU time of the job for that of its bare functions: 1.2 on a quiet machine, up to 1.4 on a busy one (pickling,
+blocks, rows, Ray; benchmarks/results/pipeline_2-cpu-cores_2026-11-26.md)."""
 START_S = 20.0
 """Before images flow: 12 to 20 s on a cold machine of 2 cores, 25 with a GPU."""
 

@@ -85,7 +85,12 @@ def test_fields_exist() -> None:
 
 def test_policies_write_nowhere_but_to_the_table_and_end_nothing_but_the_cluster() -> None:
     texts = re.findall(r"^```json\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    lake, head = (json.loads(text)["Statement"] for text in texts)
+    lake, head, trust = (json.loads(text)["Statement"] for text in texts)
+    accounts = [
+        each["metadata"]["name"] for each in yaml.safe_load_all((CLUSTER / "kuberay" / "base.yaml").read_text())
+    ]
+    trusted = trust[0]["Condition"]["StringEquals"]["OIDC:sub"]
+    assert {name.rpartition(":")[2] for name in trusted} == {"zsic", "zsic-head"} & set(accounts)
     writing = [each for each in lake if "s3:PutObject" in each["Action"]]
     assert [each["Resource"] for each in writing] == ["arn:aws:s3:::CHANGE-ME-BUCKET/labelled/*"]
     (ending,) = [each for each in head if "ec2:TerminateInstances" in each["Action"]]

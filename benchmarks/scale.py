@@ -1,17 +1,18 @@
 """How time and memory grow with the number of images: the storage's steps alone, and the memory of a whole run.
 
-    python benchmarks/scale.py [--ledger 1e6,1e7] [--images 20000,200000] [--write]
+    python benchmarks/scale.py [--ledger 1e6,1e7,1e6s3] [--images 20000,200000] [--write]
 
 - The storage's steps, without Ray: a listing of so many loose images (made up as it is read) becomes a plan; parts
   with five predictions a row are written for nine rows of ten; a resume reads the ledger and cuts what is pending into
   slices; the rest is written and published; then a second listing finds nothing new, and one that has grown by 1 %
   finds just that.  Each step is a process of its own, so that its peak memory is its own.  A size with `plan` behind
-  it (`1e8plan`) stops after the plan.
+  it (`1e8plan`) stops after the plan; one with `s3` is played on an S3 server, moto's, which takes a core for itself.
 - Whole runs on Ray: shards of 5,000 JPEGs of 32 pixels, a tiny encoder with random weights.  Three times a second the
   private memory of each process is read and entered under what it does.  Rows are counted, and the output is verified.
 """
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -76,7 +77,7 @@ class MadeUp:
 
 def step(name: str, n: int, folder: str) -> dict[str, Any]:
     """Do one step; what it checks, it raises for."""
-    output = Output(open_store(folder, StoreSpec()))
+    output = Output(open_store(folder, StoreSpec(s3_endpoint_url=os.environ.get("SCALE_S3"))))
     if name in ("plan", "nothing new", "1 % new"):
         listing = MadeUp(n + n // 100 if name == "1 % new" else n)
         work = output.begin(listing, FIELDS, SOURCE)
@@ -131,14 +132,35 @@ def _write_parts(output: Output, plan: Any, begin: int, stop: int) -> None:
         output.write_part(plan, table, {}, f"scale-{first:012}")
 
 
+def _number(size: str) -> int:
+    return int(float(size.removesuffix("plan").removesuffix("s3")))
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[None]:
+    """Moto's server in this process, and how the steps, which are processes of their own, reach it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    os.environ |= {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none", "AWS_DEFAULT_REGION": "us-east-1"}
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    os.environ["SCALE_S3"] = "http://{}:{}".format(*server.get_host_and_port())
+    boto3.client("s3", endpoint_url=os.environ["SCALE_S3"]).create_bucket(Bucket="scale")
+    try:
+        yield
+    finally:
+        server.stop()
+
+
 def ledger_table(sizes: list[str], work: Path) -> list[str]:
     """Seconds and peak memory of each step at each size."""
     from measure import python, spend
 
     seconds: dict[str, dict[str, str]] = {name: {} for name in STEPS}
     for size in sizes:
-        n = int(float(size.removesuffix("plan")))
-        folder = work / f"ledger-{n}"
+        n = _number(size)
+        folder = "s3://scale/out" if size.endswith("s3") else work / f"ledger-{n}"
         for name in STEPS[:1] if size.endswith("plan") else STEPS:
             spent = spend(python(__file__, "--step", name, "--n", n, "--out", folder), timeout=3600).result
             rate = n / spent["seconds"]
@@ -146,8 +168,8 @@ def ledger_table(sizes: list[str], work: Path) -> list[str]:
                 raise SystemExit(f"{name} of {n:,} images takes {spent['peak'] / 2**20:,.0f} MiB; too much")
             seconds[name][size] = f"{spent['seconds']:.1f} s, {rate / 1e3:,.0f} k/s, {spent['peak'] / 2**20:,.0f} MiB"
             print(f"{n:,} {name}: {seconds[name][size]}", file=sys.stderr)
-    head = [f"{int(float(size.removesuffix('plan'))):,}" for size in sizes]
-    lines = ["| loose images, on disk | " + " | ".join(head) + " |", "|---" * (len(sizes) + 1) + "|"]
+    head = [f"{_number(size):,}{' on S3' * size.endswith('s3')}" for size in sizes]
+    lines = ["| loose images | " + " | ".join(head) + " |", "|---" * (len(sizes) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(seconds[name].get(size, "-") for size in sizes) + " |" for name in STEPS]
     return lines
 
@@ -244,7 +266,7 @@ def memory_table(sizes: list[int], work: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ledger", default="1e6,1e7", help="sizes; 1e8plan for the plan alone")
+    parser.add_argument("--ledger", default="1e6,1e7", help="sizes; 1e8plan for the plan alone, 1e6s3 on an S3 server")
     parser.add_argument("--images", default="20000,200000", help="of whole runs")
     parser.add_argument("--write", action="store_true", help="keep the tables under benchmarks/results")
     parser.add_argument("--step", help=argparse.SUPPRESS)
@@ -262,7 +284,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="scale-bench-") as work:
         lines = ["# How time and memory grow", "", f"`benchmarks/scale.py`; {machine()}.", ""]
         if options.ledger:
-            lines += [*ledger_table(options.ledger.split(","), Path(work)), ""]
+            with s3_server() if "s3" in options.ledger else contextlib.nullcontext():
+                lines += [*ledger_table(options.ledger.split(","), Path(work)), ""]
         if options.images:
             lines += [*memory_table([int(float(n)) for n in options.images.split(",")], Path(work)), ""]
         text = "\n".join(lines)

@@ -1,5 +1,6 @@
 """Ctrl-C and what comes after it, as a user does it: a process of its own, with a Ray of its own."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -57,6 +58,8 @@ def test_an_interrupted_run_ends_with_3_and_cleans_up(tmp_path: Path, number: si
     verified = zsic("verify", out)
     assert verified.returncode == 1
     assert "a run is open" in verified.stderr
+    (record,) = [json.loads(path.read_text()) for path in (out / "_zsic" / "runs").iterdir()]
+    assert (record["state"], record["reason"]) == ("stopped", stderr.splitlines()[-1].removeprefix("zsic: "))
     if number == signal.SIGTERM:
         return
 

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsic.core.errors import CapacityError
-from zsic.core.spec import DecodeSpec, ExecutionSpec
+from zsic.core.errors import CapacityError, SpecError
+from zsic.core.spec import DecodeSpec, ExecutionSpec, make_spec
 from zsic.pipeline.capacity import GIB, Layout, Node, Workload, lay_out
 
 VIT_B32 = Workload(224, 224, weights_bytes=350_000_000, n_images=10_000)
@@ -61,6 +61,25 @@ def test_layout_is_sound_or_refused_with_numbers(cpus: int, n_nodes: int, gpus: 
 def test_too_many_encoders_are_refused_with_numbers() -> None:
     with pytest.raises(CapacityError, match=r"2 CPUs.*2 encoders \(1 each\).*need 3 at"):
         layout([Node(2)], encoders=2)
+
+
+def test_a_pool_stays_within_its_bounds() -> None:
+    nodes = [Node(8, gpus=4, memory_bytes=64 * GIB)]
+    assert (layout(nodes, num_gpus=1).encoders, layout(nodes, num_gpus=1).grows) == (4, False)
+    # What there is already may be more than the most that is wanted.
+    made = layout(nodes, num_gpus=1, max_encoders=2)
+    assert (made.encoders, made.max_encoders, made.grows) == (2, 2, False)
+    made = layout(nodes, num_gpus=1, encoders=1, max_encoders=8)
+    assert (made.encoders, made.max_encoders, made.grows) == (1, 8, True)
+    assert layout([Node(64, memory_bytes=64 * GIB)], max_encoders=3).encoders == 3
+    with pytest.raises(SpecError, match=r"execution\.max_encoders: execution\.encoders is 3 already; got 2"):
+        make_spec({"source": "a", "labels": "b,c", "output": "d", "execution": {"encoders": 3, "max_encoders": 2}})
+
+
+def test_an_encoder_that_reserves_a_gpu_reserves_no_cpu() -> None:
+    for cpus in (1, 2, 16):
+        made = layout([Node(cpus, gpus=1)], num_gpus=1)
+        assert made.encoder_cpus == 0 < made.decode_cpus
 
 
 def test_missing_gpu_is_refused() -> None:

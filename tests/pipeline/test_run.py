@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 from runs import LABELS, assert_same_rows, cut_last_snapshot, draw, leftovers, read_table, write_shard
 
-from zsic.core.errors import IncompleteError, MismatchError, ModelError, SourceError, SpecError
+from zsic.core.errors import CapacityError, IncompleteError, MismatchError, ModelError, SourceError, SpecError
 from zsic.core.spec import JobSpec, change_spec
 from zsic.models.classifier import Classifier
+from zsic.pipeline import cluster, flow
+from zsic.pipeline.capacity import Node
 from zsic.pipeline.run import run
 from zsic.pipeline.watch import Progress, Watch
 from zsic.storage.pending import Pending
@@ -48,6 +50,33 @@ class Ears(Watch):
 
 def names(n: int, *, start: int = 0) -> list[str]:
     return [f"{number:05d}.{('jpg', 'png')[number % 2]}" for number in range(start, start + n)]
+
+
+def test_a_long_run_is_measured_first_and_a_cluster_that_shrinks_ends_it_resumable(
+    spec_for: SpecFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for shard in range(12):
+        write_shard(tmp_path / f"s-{shard:02}.tar", range(shard * 5, shard * 5 + 5))
+    # Every run is a long one, and a hundredth of a second is enough to measure.
+    monkeypatch.setattr(flow, "LONG_S", 0)
+    monkeypatch.setattr(flow, "PROBE_S", 0.01)
+    calls = iter([False, False, True])
+
+    def read_nodes() -> list[Node]:
+        if next(calls, False):
+            raise CapacityError("the cluster has no CPUs")
+        return cluster.read_nodes()
+
+    monkeypatch.setattr(flow, "read_nodes", read_nodes)
+    spec = spec_for(f"{tmp_path}/*.tar")
+    with pytest.raises(IncompleteError, match=r"the cluster has lost nodes: the cluster has no CPUs\nWhat is written"):
+        run(spec)
+    n_first = read_table(tmp_path / "out", "id").num_rows
+    assert 0 < n_first < 60
+    summary = run(spec)
+    assert (summary.n_rows, summary.n_rows_before) == (60, n_first)
+    # Each flow writes parts of its own.
+    assert len({path.name.split("-")[3] for path in (tmp_path / "out").glob("*.parquet")}) == 3
 
 
 def test_shards_give_the_answers_of_predict(spec_for: SpecFor, tmp_path: Path) -> None:

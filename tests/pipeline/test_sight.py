@@ -45,7 +45,7 @@ def test_images_that_are_elsewhere(folder: Path) -> None:
     sight = look_around(folder)
     for number in range(N_WITNESSES):
         (folder / f"{number}.jpg").unlink()
-    with pytest.raises(SourceError, match=r"^source\.uris: .*/0\.jpg is a file where .* does not see it; put"):
+    with pytest.raises(SourceError, match=r"^source\.uris: .*/0\.jpg was a file where .* does not see it; put"):
         sight.check()
 
 

@@ -124,9 +124,8 @@ def lay_out(
     if decode_cpus == encoder_cpus:
         # Equal requests would let Ray fuse the decode task into the encoder actor.
         encoder_cpus *= 2
-    encoders = execution.encoders or (
-        max(1, int(gpus / execution.num_gpus)) if wants_gpu else _cpu_encoders(nodes, workload)
-    )
+    held = max(1, int(gpus / execution.num_gpus)) if wants_gpu else _cpu_encoders(nodes, workload)
+    encoders = execution.encoders or min(held, execution.max_encoders or held)
     _check_cpus(cpus, decode_cpus, encoders, encoder_cpus, write_cpus)
     if encoders * execution.num_gpus > gpus:
         raise CapacityError(

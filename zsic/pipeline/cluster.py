@@ -20,6 +20,10 @@ from zsic.pipeline.capacity import Layout, Node, least_resources
 from zsic.pipeline.last_word import last_word
 from zsic.pipeline.scratch import scratch
 
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""For processes that hold an encoder.  Torch's threads would wait for one another by spinning, on cores that decode
+tasks need: on 2 cores that took a quarter of the encoder's CPU time."""
+
 _ENVIRONMENT = {
     # Ray's own bars, tips and usage messages would drown the job's.
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -28,9 +32,7 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Under `uv run`, workers would rebuild the environment instead of using this one.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    # Torch's threads would wait for one another by spinning, on cores that decode tasks need: on 2 cores that took a
-    # quarter of the encoder's CPU time.
-    "OMP_WAIT_POLICY": "PASSIVE",
+    **PASSIVE,
 }
 
 _POLL_S = 1.0
@@ -156,14 +158,14 @@ def read_nodes() -> list[Node]:
 
 
 def wait_for_nodes(execution: ExecutionSpec, lay_out: Callable[[], Layout], tell: Callable[[str], None]) -> Layout:
-    """Lay the job out; if the cluster is too small, ask its autoscaler for more and wait, `wait_for_nodes_s` at most.
+    """Lay the job out; if a cluster is too small, ask its autoscaler for more and wait, `wait_for_nodes_s` at most.
 
     Raises `CapacityError` if there is nothing to wait for, and `IncompleteError` if the nodes do not come.
     """
     try:
         return lay_out()
     except CapacityError as error:
-        if not execution.wait_for_nodes_s:
+        if execution.address is None or not execution.wait_for_nodes_s:
             raise
         tell(f"waiting for nodes, for {execution.wait_for_nodes_s:g} s at most: {error}")
     deadline = time.monotonic() + execution.wait_for_nodes_s

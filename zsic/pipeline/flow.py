@@ -15,7 +15,7 @@ import ray.exceptions
 from ray.data.exceptions import ExecutionTimeoutError, SystemException
 
 import zsic
-from zsic.core.errors import IncompleteError, StoreError, ZsicError
+from zsic.core.errors import CapacityError, IncompleteError, StoreError, ZsicError
 from zsic.core.fingerprint import fingerprint
 from zsic.models.head import Head
 from zsic.models.head_cache import find_head
@@ -58,7 +58,9 @@ def classify(job: Job, plan: Plan, ledger: Ledger, guard: Guard, watch: Watch, c
     """Run the pipeline over what is pending; returns the sums of all workers."""
     execution = job.spec.execution
     counted = count_pending(job.output.store, plan, ledger)
-    pending, sight = counted.estimate(job.objects, job.spec), look(job.output.store, counted.drawn.sources)
+    pending = counted.estimate(job.objects, job.spec)
+    # This machine alone sees what it sees.
+    sight = look(job.output.store, counted.drawn.sources if execution.address is not None else ())
     watch.on_step("starting Ray" if execution.address is None else "connecting to Ray")
     with ThreadPoolExecutor(1) as background:
         # Starting Ray takes seconds and so does the text tower; neither needs the other.
@@ -83,13 +85,19 @@ def _flow(
     clock: Clock,
 ) -> Flowed:
     """Let the images flow on the cluster that is connected."""
-    execution = job.spec.execution
     watch.on_step("encoding the labels")
     head = compiling.result()
     clock.lap("labels")
     reporter = start_reporter(job.output.store.uri)
-    layout = wait_for_nodes(execution, lambda: job.lay_out(read_nodes(), pending.n_images), watch.on_step)
-    nodes = tuple(read_nodes())
+
+    def lay_out(images_per_s: float | None = None) -> Layout:
+        return wait_for_nodes(
+            job.spec.execution,
+            lambda: job.lay_out(read_nodes(), pending.n_images, images_per_s=images_per_s),
+            watch.on_step,
+        )
+
+    layout, nodes = lay_out(), tuple(read_nodes())
     clock.lap("nodes")
     slices = cut(job.output.store, plan, ledger, images_per_slice=layout.images_per_slice)
     flow = _Flow(job, plan, head, ray.put(head), reporter, sight)
@@ -99,7 +107,13 @@ def _flow(
         first, rest = _split(job, slices, layout, pending.n_images)
         if first:
             flow.run(first, layout)
-            layout = job.lay_out(read_nodes(), pending.n_images, images_per_s=seen.images_per_s)
+            try:
+                layout = lay_out(seen.images_per_s)
+            except CapacityError as error:
+                # It did do for a beginning.
+                raise IncompleteError(
+                    f"the cluster has lost nodes: {error}\nWhat is written stays; the same command resumes."
+                ) from error
         flow.run(rest, layout)
     clock.lap("flow")
     # The tally may be gone with its node; then what it told last will do.

@@ -5,6 +5,7 @@ Reads small files only; no weights are loaded and Ray is not started.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from zsic.core.errors import SpecError
 from zsic.core.labels import LabelSet, load_labels
@@ -61,10 +62,15 @@ class Job:
             },
         }
 
+    @cached_property
+    def last_rate(self) -> float | None:
+        """Images/s of the output's last run; None if none tells."""
+        return last_rate(self.output.store)
+
     @property
     def rate_is_known(self) -> bool:
         """Whether parts need not be sized by a guess."""
-        return self.spec.output.rows_per_part is not None or last_rate(self.output.store) is not None
+        return self.spec.output.rows_per_part is not None or self.last_rate is not None
 
     def lay_out(self, nodes: Sequence[Node], n_images: int, *, images_per_s: float | None = None) -> Layout:
         """Divide a cluster among the stages; the same for a run and for its preview.
@@ -87,7 +93,7 @@ class Job:
             nodes,
             workload,
             rows_per_part=self.spec.output.rows_per_part,
-            images_per_s=images_per_s or last_rate(self.output.store),
+            images_per_s=images_per_s or self.last_rate,
         )
 
 

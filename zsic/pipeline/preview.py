@@ -12,7 +12,6 @@ from zsic.pipeline.job import Job, prepare
 from zsic.pipeline.nodes import make_node
 from zsic.pipeline.prediction import Prediction, predict
 from zsic.pipeline.sample import ImageCost, measure
-from zsic.pipeline.summary import last_rate
 from zsic.storage.pending import N_SAMPLED, Pending, PendingCount, count_pending
 from zsic.storage.sources import list_sources
 from zsic.storage.spread import Spread
@@ -109,7 +108,7 @@ def _measure(job: Job, counted: PendingCount, n_sampled: int | None, nodes: Sequ
     if not counted.n_loose + counted.n_shards:
         return None
     # The last run was on the cluster that is there, and says more than a few images could.
-    known = job.spec.execution.on_device == "cuda" or last_rate(job.output.store) is not None
+    known = job.spec.execution.on_device == "cuda" or job.last_rate is not None
     if n_sampled is None and nodes is None and known:
         return None
     return measure(job, counted, n_sampled or N_MEASURED)
@@ -121,7 +120,7 @@ def _rate(job: Job, layout: Layout, cost: ImageCost | None, prediction: Predicti
         guessed = cost.gpu_s and not cost.gpu_measured
         of_gpu = "; the GPU's rate is a guess, within a factor of four" if guessed else ""
         return prediction.images_per_s, f"{cost.n_images} images of the source, measured just now{of_gpu}"
-    if last_rate(job.output.store) is not None:
+    if job.last_rate is not None:
         return layout.images_per_s, "the last run into this output"
     return layout.images_per_s, "the model's size; within a factor of three"
 

@@ -54,10 +54,8 @@ def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
         _record_stop(job, work, owner, error, clock)
         raise
     except StoreError as error:
-        # The plan is there: whatever ails the store, there is something to resume.
-        stopped = IncompleteError(f"{error}\nWhat is written stays; the same command resumes.")
-        _record_stop(job, work, owner, stopped, clock)
-        raise stopped from error
+        # The plan is there: whatever ails the store, there is something to resume.  Word of it would not get there.
+        raise IncompleteError(f"{error}\nWhat is written stays; the same command resumes.") from error
     clock.lap("publish")
     summary = replace(_summarise(job, work, snapshot, flowed, n_rows_before, clock), agreement=agreement)
     record_summary(job.output.store, summary, spec)
@@ -116,7 +114,7 @@ def _summarise(
 
 
 def _record_stop(job: Job, work: Work, owner: str, error: IncompleteError, clock: Clock) -> None:
-    """Leave word of a run that did not finish; where the store is what ails it, there is none."""
+    """Leave word of a run that did not finish."""
     summary = RunSummary(
         output=job.output.store.uri,
         fingerprint=owner,

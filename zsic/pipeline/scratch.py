@@ -34,7 +34,7 @@ def _sweep(root: Path) -> None:
     for path in root.glob(f"{_PREFIX}*/{_LOCK}"):
         # Another run may sweep, too, or end just now; and other people's folders are theirs.
         with contextlib.suppress(OSError):
-            if path.stat().st_uid != os.getuid():
+            if path.parent.lstat().st_uid != os.getuid():
                 continue
             with path.open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -33,9 +33,9 @@ class Sight:
             )
         if self.witnesses and not any(map(os.path.exists, self.witnesses)):
             raise SourceError(
-                f"source.uris: {self.witnesses[0]} is a file where the job was started, and {socket.gethostname()} "
+                f"source.uris: {self.witnesses[0]} was a file where the job was started, and {socket.gethostname()} "
                 "does not see it; put the images where all machines see them, under the same path, or into an "
-                "object store"
+                "object store (if it was deleted meanwhile, run it again)"
             )
 
 

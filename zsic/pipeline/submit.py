@@ -22,12 +22,12 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from zsic.core.errors import CapacityError, IncompleteError, SpecError
 from zsic.core.spec import JobSpec
+from zsic.pipeline.cluster import PASSIVE
 from zsic.pipeline.package import pack, read_requirements
 from zsic.storage.uri import canonical_uri
 
 ENVIRONMENT = {
-    # Torch's threads would wait for one another by spinning, on cores that decode tasks need.
-    "OMP_WAIT_POLICY": "PASSIVE",
+    **PASSIVE,
     # What the driver was doing is written to the store within a second; Ray would give it three to end.
     "RAY_JOB_STOP_WAIT_TIME_S": "30",
 }
@@ -96,19 +96,17 @@ class Cluster:
         `SpecError` for what only this machine has.
         """
         name = name_jobs(spec.output.uri)
-        with tempfile.TemporaryDirectory(prefix="zsic-submit-") as folder, _explained(self.address), _alone():
+        with tempfile.TemporaryDirectory(prefix="zsic-submit-") as folder:
             entrypoint = pack(spec, Path(folder))
-            jobs = self._jobs_of(name)
-            for job in jobs:
-                self._refuse_running(job, spec.output.uri)
-            id = f"{name}-{1 + max((_number(job) for job in jobs), default=0)}"
-            try:
-                self._send(id, entrypoint, folder, spec.output.uri)
-            except RuntimeError:
-                # Somebody was faster, or something else is wrong.
-                for job in self._jobs_of(name):
-                    self._refuse_running(job, spec.output.uri)
-                raise
+            with _explained(self.address), _alone():
+                jobs = self._free_of(name, spec.output.uri)
+                id = f"{name}-{1 + max(map(_number, jobs), default=0)}"
+                try:
+                    self._send(id, entrypoint, folder, spec.output.uri)
+                except RuntimeError:
+                    # Somebody was faster, or something else is wrong.
+                    self._free_of(name, spec.output.uri)
+                    raise
         return Submission(id, spec.output.uri, self.address)
 
     def _send(self, id: str, entrypoint: str, folder: str, output: str) -> None:
@@ -187,11 +185,15 @@ class Cluster:
         jobs = [job for job in self._client.list_jobs() if re.fullmatch(rf"{name}-\d+", job.submission_id or "")]
         return sorted(jobs, key=_number)
 
-    def _refuse_running(self, job: JobDetails, output: str) -> None:
-        if not job.status.is_terminal():
-            raise IncompleteError(
-                f"{job.submission_id} works on {output} already; follow it with --follow, or stop it with --stop"
-            )
+    def _free_of(self, name: str, output: str) -> list[JobDetails]:
+        """The jobs that an output has had.  Raises `IncompleteError` if one has not ended."""
+        jobs = self._jobs_of(name)
+        for job in jobs:
+            if not job.status.is_terminal():
+                raise IncompleteError(
+                    f"{job.submission_id} works on {output} already; follow it with --follow, or stop it with --stop"
+                )
+        return jobs
 
 
 def _number(job: JobDetails) -> int:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from zsic.pipeline.agreement import Agreement
 
 RUNS = "_zsic/runs"
+MAX_READ = 30
+"""Records that are looked at for a rate: a night that brings little tells none, and there may be years of them."""
 _PACKAGES = ("ray", "torch", "transformers", "pillow", "pyarrow")
 
 
@@ -66,8 +68,8 @@ class RunSummary:
 
 
 def last_rate(store: Store) -> float | None:
-    """Images/s of an output's latest run that took long enough to tell; None if there is none."""
-    for name in sorted((name for name, _ in store.list(RUNS)), reverse=True):
+    """Images/s of an output's latest run that took long enough to tell; None if none of the last ones did."""
+    for name in sorted((name for name, _ in store.list(RUNS)), reverse=True)[:MAX_READ]:
         record = json.loads(store.read(name) or b"{}")
         # One that stopped has no rate: how many of its rows got into parts was not counted.
         if record.get("state") == "complete" and record.get("seconds", {}).get("flow", 0.0) > 60:
@@ -78,14 +80,12 @@ def last_rate(store: Store) -> float | None:
 def record_summary(store: Store, summary: RunSummary, spec: JobSpec) -> None:
     """Keep the summary beside the output: for people, for schedulers, and for the next run's guess of the rate."""
     ended = datetime.now(UTC)
-    moment = ended.strftime("%Y%m%dT%H%M%SZ")
     record = asdict(replace(summary, progress=None)) | {
         "progress": vars(summary.progress) if summary.progress else None,
         "started": summary.started.isoformat(timespec="seconds"),
         "ended": ended.isoformat(timespec="seconds"),
-        "at": moment,
         "execution": spec.execution.model_dump(),
         "versions": {name: version(name) for name in _PACKAGES} | {"zsic": zsic.__version__},
     }
     data = json.dumps(record, indent=1).encode()
-    store.create(f"{RUNS}/{moment}-{uuid.uuid4().hex[:8]}.json", data)
+    store.create(f"{RUNS}/{ended:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}.json", data)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zsic.core.errors import IncompleteError, SpecError, ZsicError
+from zsic.flags import to_fields, to_parameters
 
 if TYPE_CHECKING:
     from zsic.core.spec import JobSpec
@@ -30,20 +31,16 @@ model_app = typer.Typer(help="Fetch checkpoints.", no_args_is_help=True)
 app.add_typer(labels_app, name="labels")
 app.add_typer(model_app, name="model")
 
-_OF_STORE = "Object store"
-_OF_MODEL = "Model and labels"
-_OF_DECODE = "Decoding"
-_OF_OUTPUT = "Output"
-_OF_UPDATE = "What the output holds already"
-_OF_EXECUTION = "Execution (decides no answer)"
 _OF_PREDICTION = "Prediction"
 
-
-def _option(field: str, help: str, panel: str, *names: str) -> Any:
-    """A flag that sets one field of the spec; the field is shown in the help, so YAML and flags map one to one."""
-    return typer.Option(*names, help=f"{help} (spec: {field})", rich_help_panel=panel, show_default=False)
-
-
+Source = Annotated[
+    list[str],
+    typer.Argument(
+        help="Folder, glob, prefix, .tar shards (brace ranges too), Parquet with images, or a manifest "
+        "(Parquet, CSV, JSONL with a uri column); local, s3:// or any fsspec URL.",
+        show_default=False,
+    ),
+]
 Template = Annotated[
     list[str] | None,
     typer.Option(
@@ -61,362 +58,16 @@ def _job_command(name: str, act: Callable[..., None], doc: str) -> None:
 
     What `act` takes by name only are flags of this command alone.
     """
+    own = [each for each in inspect.signature(act).parameters.values() if each.kind is each.KEYWORD_ONLY]
 
-    def command(
-        source: Annotated[
-            list[str],
-            typer.Argument(
-                help="Folder, glob, prefix, .tar shards (brace ranges too), Parquet with images, or a manifest "
-                "(Parquet, CSV, JSONL with a uri column); local, s3:// or any fsspec URL.",
-                show_default=False,
-            ),
-        ],
-        labels: Annotated[
-            str | None,
-            _option("labels", "cat,dog,bird or a .txt, .csv, .json or .yaml file.", _OF_MODEL, "--labels"),
-        ] = None,
-        output: Annotated[
-            str | None, _option("output.uri", "Folder or s3:// prefix of the table.", _OF_OUTPUT, "--output")
-        ] = None,
-        model: Annotated[
-            str | None,
-            _option("model.name", "Hub id, local folder, or demo (the default).", _OF_MODEL, "--model"),
-        ] = None,
-        revision: Annotated[
-            str | None,
-            _option("model.revision", "Commit, tag or branch on the hub.", _OF_MODEL, "--revision"),
-        ] = None,
-        dtype: Annotated[
-            str | None,
-            _option("model.dtype", "auto, float32, bfloat16 or float16.", _OF_MODEL, "--dtype"),
-        ] = None,
-        quantize: Annotated[
-            str | None,
-            _option(
-                "model.quantize",
-                "int8: about twice as fast on CPUs; some answers change, how many is measured first.",
-                _OF_MODEL,
-                "--quantize",
-            ),
-        ] = None,
-        template: Annotated[
-            list[str] | None,
-            _option(
-                "labels.templates",
-                "Sentence with {} for the label, or simple (the default), imagenet7, imagenet80, none; repeatable.",
-                _OF_MODEL,
-                "--template",
-            ),
-        ] = None,
-        top_k: Annotated[
-            int | None, _option("scoring.top_k", "Predictions an image; default 5.", _OF_MODEL, "--top-k")
-        ] = None,
-        format: Annotated[
-            str | None,
-            _option("source.format", "auto, images, tar, parquet, manifest or delta.", "Source", "--format"),
-        ] = None,
-        image_column: Annotated[
-            str | None,
-            _option(
-                "source.image_column",
-                "Parquet column of images; default the only one.",
-                "Source",
-                "--image-column",
-            ),
-        ] = None,
-        uri_column: Annotated[
-            str | None,
-            _option("source.uri_column", "Manifest column of URLs; default uri.", "Source", "--uri-column"),
-        ] = None,
-        keep_column: Annotated[
-            list[str] | None,
-            _option("source.keep_columns", "Column to copy to the output; repeatable.", "Source", "--keep-column"),
-        ] = None,
-        decode_mode: Annotated[
-            str | None,
-            _option(
-                "decode.mode",
-                "exact (the default: transformers' pixels up to rounding), pil (to the bit), or fast (large JPEGs are "
-                "decoded to a fraction of their size: half a grey level off).",
-                _OF_DECODE,
-                "--decode-mode",
-            ),
-        ] = None,
-        exif_orientation: Annotated[
-            bool | None,
-            _option(
-                "decode.exif_orientation",
-                "Turn pictures as their EXIF says; the default.",
-                _OF_DECODE,
-                "--exif-orientation/--no-exif-orientation",
-            ),
-        ] = None,
-        max_bytes: Annotated[
-            int | None,
-            _option("decode.max_bytes", "Larger images become rows; default 64 MiB.", _OF_DECODE, "--max-bytes"),
-        ] = None,
-        max_pixels: Annotated[
-            int | None,
-            _option(
-                "decode.max_pixels",
-                "Larger images become rows; default 50,000,000.",
-                _OF_DECODE,
-                "--max-pixels",
-            ),
-        ] = None,
-        embeddings: Annotated[
-            bool | None,
-            _option(
-                "output.embeddings",
-                "Add a column with the image embeddings.",
-                _OF_OUTPUT,
-                "--embeddings/--no-embeddings",
-            ),
-        ] = None,
-        rows_per_part: Annotated[
-            int | None,
-            _option(
-                "output.rows_per_part",
-                "Rows of a Parquet part; default about a minute's.",
-                _OF_OUTPUT,
-                "--rows-per-part",
-            ),
-        ] = None,
-        publish: Annotated[
-            str | None,
-            _option(
-                "output.publish",
-                "delta: the folder is a Delta table, too, from this run on.",
-                _OF_OUTPUT,
-                "--publish",
-            ),
-        ] = None,
-        s3_endpoint_url: Annotated[
-            str | None,
-            _option("store.s3_endpoint_url", "URL of an S3-compatible server.", _OF_STORE, "--s3-endpoint-url"),
-        ] = None,
-        s3_anonymous: Annotated[
-            bool | None,
-            _option(
-                "store.s3_anonymous",
-                "Read public buckets without credentials.",
-                _OF_STORE,
-                "--s3-anonymous/--no-s3-anonymous",
-            ),
-        ] = None,
-        store_timeout: Annotated[
-            float | None,
-            _option("store.timeout_s", "Seconds a store may be silent; default 30.", _OF_STORE, "--store-timeout"),
-        ] = None,
-        store_attempts: Annotated[
-            int | None,
-            _option("store.attempts", "Tries of one read; default 8.", _OF_STORE, "--store-attempts"),
-        ] = None,
-        allow_scheme: Annotated[
-            list[str] | None,
-            _option(
-                "store.allow_schemes",
-                "URL scheme sources may use; default file and s3; repeatable.",
-                _OF_STORE,
-                "--allow-scheme",
-            ),
-        ] = None,
-        remote_manifests_name_files: Annotated[
-            bool | None,
-            _option(
-                "store.remote_manifests_name_files",
-                "Let a manifest in an object store name files of the machines that read; by default it may not.",
-                _OF_STORE,
-                "--remote-manifests-name-files/--no-remote-manifests-name-files",
-            ),
-        ] = None,
-        prune: Annotated[
-            bool | None,
-            _option("update.prune", "Drop rows of objects that are gone.", _OF_UPDATE, "--prune/--no-prune"),
-        ] = None,
-        retry_failed: Annotated[
-            bool | None,
-            _option(
-                "update.retry_failed",
-                "Take up again all rows that failed, not only the unreachable.",
-                _OF_UPDATE,
-                "--retry-failed/--no-retry-failed",
-            ),
-        ] = None,
-        address: Annotated[
-            str | None,
-            _option(
-                "execution.address",
-                "A Ray cluster (auto, ray://...); default: Ray on this machine.",
-                _OF_EXECUTION,
-                "--address",
-            ),
-        ] = None,
-        num_cpus: Annotated[
-            int | None,
-            _option("execution.num_cpus", "CPUs of a Ray started here.", _OF_EXECUTION, "--num-cpus"),
-        ] = None,
-        num_gpus: Annotated[
-            float | None,
-            _option("execution.num_gpus", "GPUs of one encoder; default 0, on CPUs.", _OF_EXECUTION, "--num-gpus"),
-        ] = None,
-        device: Annotated[
-            str | None,
-            _option("execution.device", "cuda or cpu; default cuda with --num-gpus.", _OF_EXECUTION, "--device"),
-        ] = None,
-        encoders: Annotated[
-            int | None, _option("execution.encoders", "Encoder actors.", _OF_EXECUTION, "--encoders")
-        ] = None,
-        max_encoders: Annotated[
-            int | None,
-            _option(
-                "execution.max_encoders",
-                "Encoders that there may be on a cluster that grows.",
-                _OF_EXECUTION,
-                "--max-encoders",
-            ),
-        ] = None,
-        wait_for_nodes: Annotated[
-            float | None,
-            _option(
-                "execution.wait_for_nodes_s",
-                "Seconds to wait for nodes that an autoscaler is asked for; default 0.",
-                _OF_EXECUTION,
-                "--wait-for-nodes",
-            ),
-        ] = None,
-        encoder_threads: Annotated[
-            int | None,
-            _option(
-                "execution.encoder_threads",
-                "Torch threads of a CPU encoder.",
-                _OF_EXECUTION,
-                "--encoder-threads",
-            ),
-        ] = None,
-        batch_size: Annotated[
-            int | None,
-            _option("execution.batch_size", "Images a forward pass.", _OF_EXECUTION, "--batch-size"),
-        ] = None,
-        decode_cpus: Annotated[
-            float | None,
-            _option("execution.decode_cpus", "CPUs of one decode task.", _OF_EXECUTION, "--decode-cpus"),
-        ] = None,
-        decode_tasks: Annotated[
-            int | None,
-            _option("execution.decode_tasks", "Most decode tasks at once.", _OF_EXECUTION, "--decode-tasks"),
-        ] = None,
-        decode_timeout: Annotated[
-            float | None,
-            _option(
-                "execution.decode_timeout_s",
-                "Seconds one image may take to decode before it becomes a row; default 60.",
-                _OF_EXECUTION,
-                "--decode-timeout-s",
-            ),
-        ] = None,
-        block_rows: Annotated[
-            int | None,
-            _option("execution.block_rows", "Images that travel together.", _OF_EXECUTION, "--block-rows"),
-        ] = None,
-        max_failures: Annotated[
-            str | None,
-            _option(
-                "execution.max_failures",
-                "Stop, resumable, when more images fail: 200, or 5% of them; default 50%.",
-                _OF_EXECUTION,
-                "--max-failures",
-            ),
-        ] = None,
-        min_agreement: Annotated[
-            float | None,
-            _option(
-                "execution.min_agreement",
-                "Share of images whose best label --quantize must not change; default 0.95.",
-                _OF_EXECUTION,
-                "--min-agreement",
-            ),
-        ] = None,
-        no_progress_timeout: Annotated[
-            float | None,
-            _option(
-                "execution.no_progress_timeout_s",
-                "Seconds without a finished image before the run stops, resumable; default 600.",
-                _OF_EXECUTION,
-                "--no-progress-timeout",
-            ),
-        ] = None,
-        **own: Any,
-    ) -> None:
-        fields: dict[str, dict[str, Any]] = {
-            "source": {
-                "uris": source,
-                "format": format,
-                "image_column": image_column,
-                "uri_column": uri_column,
-                "keep_columns": keep_column,
-            },
-            "labels": {**_labels_fields(labels), "templates": template},
-            "model": {"name": model, "revision": revision, "dtype": dtype, "quantize": quantize},
-            "decode": {
-                "mode": decode_mode,
-                "exif_orientation": exif_orientation,
-                "max_bytes": max_bytes,
-                "max_pixels": max_pixels,
-            },
-            "scoring": {"top_k": top_k},
-            "output": {
-                "uri": output,
-                "embeddings": embeddings,
-                "rows_per_part": rows_per_part,
-                "publish": publish,
-            },
-            "store": {
-                "s3_endpoint_url": s3_endpoint_url,
-                "s3_anonymous": s3_anonymous,
-                "timeout_s": store_timeout,
-                "attempts": store_attempts,
-                "allow_schemes": allow_scheme,
-                "remote_manifests_name_files": remote_manifests_name_files,
-            },
-            "update": {"prune": prune, "retry_failed": retry_failed},
-            "execution": {
-                "address": address,
-                "num_cpus": num_cpus,
-                "num_gpus": num_gpus,
-                "device": device,
-                "encoders": encoders,
-                "max_encoders": max_encoders,
-                "wait_for_nodes_s": wait_for_nodes,
-                "encoder_threads": encoder_threads,
-                "batch_size": batch_size,
-                "decode_cpus": decode_cpus,
-                "decode_tasks": decode_tasks,
-                "decode_timeout_s": decode_timeout,
-                "block_rows": block_rows,
-                "max_failures": max_failures,
-                "min_agreement": min_agreement,
-                "no_progress_timeout_s": no_progress_timeout,
-            },
-        }
-        act({group: _given(entries) for group, entries in fields.items() if _given(entries)}, **own)
+    def command(source: Source, **given: Any) -> None:
+        fields = to_fields(given)
+        fields["source"] = {"uris": source, **fields.get("source", {})}
+        act(fields, **{each.name: given[each.name] for each in own})
 
-    app.command(name, help=doc)(_with_flags(command, act))
-
-
-def _with_flags(command: Callable[..., None], act: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, in place of its `**own`, the arguments that `act` takes by name only."""
-    signature = inspect.signature(command)
-    flags = [each for each in inspect.signature(act).parameters.values() if each.kind is each.KEYWORD_ONLY]
-    parameters = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
-    command.__signature__ = signature.replace(parameters=[*parameters, *flags])  # type: ignore[attr-defined]
-    return command
-
-
-def _labels_fields(labels: str | None) -> dict[str, Any]:
-    from zsic.core.spec import parse_labels
-
-    return parse_labels(labels) if labels else {}
+    positional = inspect.signature(command).parameters["source"]
+    command.__signature__ = inspect.Signature([positional, *to_parameters(), *own])  # type: ignore[attr-defined]
+    app.command(name, help=doc)(command)
 
 
 def _given(entries: dict[str, Any]) -> dict[str, Any]:

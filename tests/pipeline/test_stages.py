@@ -18,7 +18,7 @@ import traps
 from PIL import Image
 from runs import LABELS, assert_same_rows, draw, write_shard
 
-from zsic.core.errors import IncompleteError
+from zsic.core.errors import IncompleteError, SourceError
 from zsic.core.labels import load_labels
 from zsic.core.outcome import Outcome
 from zsic.core.schema import PIXELS, SOURCE_TOTAL, decoded_schema
@@ -257,6 +257,23 @@ def test_part_is_one_row_group_and_tells_the_totals(tmp_path: Path, head: Head) 
     assert read_metadata(file.schema_arrow, "fingerprint") == "abc"
     assert SOURCE_TOTAL not in file.schema_arrow.names
     assert file.read()["predictions"].to_pylist() == table["predictions"].to_pylist()
+
+
+def test_no_stage_works_where_the_disks_are_others(tmp_path: Path, head: Head) -> None:
+    """Decoding would find images missing, and a part would lie where nobody looks."""
+    source = str(write_shard(tmp_path / "s.tar", range(4)))
+    blocks = [encode(block, head) for block in decode(source, tmp_path, block_rows=4)]
+    store = open_store(str(tmp_path / "out"), StoreSpec())
+    plan = Output(store).open_plan()
+    assert plan is not None
+    spec = make_spec({"source": source, "labels": "a,b", "output": f"{tmp_path}/out"})
+    elsewhere = Sight(store, (f"{tmp_path}/none.tar",))
+    stage = Decode(store, spec, read_geometry(resolve(spec.model)), 4, 1, Deaf(), elsewhere)  # type: ignore[arg-type]
+    with pytest.raises(SourceError, match=r"none\.tar"):
+        next(stage({"slice": []}), None)
+    sink = PartSink(elsewhere, plan, metadata={}, rows_per_part=10, reporter=Deaf())  # type: ignore[arg-type]
+    with pytest.raises(SourceError, match=r"none\.tar"):
+        sink.write(blocks, SimpleNamespace(kwargs={"write_uuid": "0123456789abcdef"}, task_idx=0))
 
 
 def test_a_write_task_that_runs_again_adopts_its_part(tmp_path: Path, head: Head) -> None:

@@ -17,7 +17,7 @@ from zsic.core.errors import SpecError
 from zsic.core.spec import DecodeSpec, ExecutionSpec, JobSpec, make_spec
 from zsic.pipeline.capacity import Layout, Node, Workload, lay_out
 from zsic.pipeline.nodes import parse_nodes
-from zsic.pipeline.prediction import OVERHEAD, START_S, cost_of, predict
+from zsic.pipeline.prediction import BUSY, OVERHEAD, START_S, cost_of, predict
 from zsic.pipeline.preview import preview
 from zsic.pipeline.run import run
 from zsic.pipeline.sample import ImageCost
@@ -44,21 +44,21 @@ def test_cores_bound_a_job_on_cpus() -> None:
     nodes = parse_nodes("10x16cpu")
     made = predict(PHOTO, lay(nodes), nodes)
     assert made.bound == "CPU"
-    assert made.images_per_s == pytest.approx(160 / (OVERHEAD * 20e-3))
+    assert made.images_per_s == pytest.approx(BUSY * 160 / (OVERHEAD * 20e-3))
     assert made.gpu is None
 
 
 def test_decode_tasks_alone_may_bound_it() -> None:
     nodes = parse_nodes("10x16cpu")
     layout = lay(nodes, decode_tasks=2)
-    assert predict(PHOTO, layout, nodes).images_per_s == pytest.approx(2 / (OVERHEAD * 5e-3))
+    assert predict(PHOTO, layout, nodes).images_per_s == pytest.approx(BUSY * 2 / (OVERHEAD * 5e-3))
 
 
 @pytest.mark.parametrize(
     ("changed", "bound", "rate"),
     [
         ({"gpu_s": 1e-3}, "GPU", 4 * 1e3),
-        ({"gpu_s": 1e-5}, "CPU", 63 / (OVERHEAD * 5e-3)),
+        ({"gpu_s": 1e-5}, "CPU", BUSY * 63 / (OVERHEAD * 5e-3)),
         ({"gpu_s": 1e-5, "fetch_s": 50e-3}, "network", 63 / 50e-3),
     ],
 )

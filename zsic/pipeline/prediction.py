@@ -9,6 +9,9 @@ from zsic.pipeline.sample import ImageCost
 OVERHEAD = 1.25
 """CPU time of the job for that of its bare functions: 1.2 on a quiet machine, up to 1.4 on a busy one (pickling,
 blocks, rows, Ray; benchmarks/results/pipeline_2-cpu-cores_2026-11-26.md)."""
+BUSY = 0.85
+"""The share of its cores' time that a job uses while images flow: stages wait for one another.  Measured: 0.70 from
+shards and 0.97 from files on 2 cores (images/s times CPU ms in the same table), 0.95 on 16 beside a GPU."""
 START_S = 20.0
 """Before images flow: 12 to 20 s on a cold machine of 2 cores, 25 with a GPU."""
 
@@ -45,7 +48,7 @@ def predict(cost: ImageCost, layout: Layout, nodes: Sequence[Node]) -> Predictio
     decode_cpu_s = OVERHEAD * (cost.fetch_cpu_s + cost.decode_cpu_s)
     encode_cpu_s = OVERHEAD * cost.encode_cpu_s
     # The cores are shared by who needs them, but neither stage can use more than it has threads.
-    cpu = min(
+    cpu = BUSY * min(
         sum(node.cpus for node in nodes) / max(decode_cpu_s + encode_cpu_s, 1e-9),
         layout.decode_tasks * layout.decode_threads / max(decode_cpu_s, 1e-9),
         layout.encoders * layout.encoder_threads / max(encode_cpu_s, 1e-9),

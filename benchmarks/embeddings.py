@@ -32,6 +32,7 @@ from zsic.core.embedding import embedding_field, from_column, to_column
 from zsic.core.predictions import Answers
 from zsic.core.schema import output_schema
 from zsic.models.head import Head
+from zsic.models.heads import Heads
 from zsic.models.relabel import relabel
 
 # Of the limit.  At 10 labels 0.6 was wanted; but reading is a copy from the page cache, 0.13 us a row, and to make
@@ -44,9 +45,7 @@ ROUNDS = 7
 def make_head(n_labels: int, dim: int) -> Head:
     matrix_CD = torch.randn(n_labels, dim, generator=torch.Generator().manual_seed(n_labels))
     names = tuple(f"label {number}" for number in range(n_labels))
-    return Head(
-        "labels", names, torch.nn.functional.normalize(matrix_CD, dim=1), 100.0, 0.0, "softmax", ((),) * n_labels, ""
-    )
+    return Head(names, torch.nn.functional.normalize(matrix_CD, dim=1), 100.0, 0.0, "softmax", ((),) * n_labels, "")
 
 
 def make_vectors(n: int, dim: int) -> np.ndarray:
@@ -57,7 +56,7 @@ def make_vectors(n: int, dim: int) -> np.ndarray:
 def write_part(path: Path, image_ND: np.ndarray) -> None:
     """Rows with the columns that relabelling needs, as a part has them."""
     n, dim = image_ND.shape
-    empty = Answers(("none",), n, 1, None).columns()
+    empty = Answers(("none",), ("none",), n, 1).to_arrays()
     columns = {**empty, "id": pa.array(np.arange(n)), "embedding": to_column(image_ND, np.ones(n, bool))}
     schema = pa.schema([field for field in output_schema(embedding_dim=dim) if field.name in columns])
     table = pa.table([columns[field.name] for field in schema], schema=schema)
@@ -102,7 +101,7 @@ def measure(options: argparse.Namespace, work: Path) -> tuple[str, list[str]]:
     pq.write_table(pa.table({"embedding": pa.FixedSizeListArray.from_arrays(flat, dim)}), fixed)
     heads = {labels: make_head(labels, dim) for labels in (10, 1_000)}
     for head in heads.values():
-        check(image_ND, relabel(pq.read_table(part), head, TOP_K), head)
+        check(image_ND, relabel(pq.read_table(part), Heads((head,), (TOP_K,))), head)
 
     stored = pq.read_table(part)
     rows_BD = torch.from_numpy(image_ND[:4096].astype("f4"))
@@ -127,8 +126,8 @@ def measure(options: argparse.Namespace, work: Path) -> tuple[str, list[str]]:
         matrix_DC = head.matrix_CD.T
         calls |= {
             f"product {labels}": lambda matrix_DC=matrix_DC: [rows_BD @ matrix_DC for _ in range(8)],
-            f"rank {labels}": lambda head=head: relabel(stored, head, TOP_K),
-            f"relabel {labels}": lambda head=head: relabel(pq.read_table(part), head, TOP_K),
+            f"rank {labels}": lambda head=head: relabel(stored, Heads((head,), (TOP_K,))),
+            f"relabel {labels}": lambda head=head: relabel(pq.read_table(part), Heads((head,), (TOP_K,))),
         }
     with torch.inference_mode():
         seconds = by_turns(calls)

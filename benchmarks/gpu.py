@@ -50,6 +50,7 @@ from zsic.models.batch_size import SIZES
 from zsic.models.checkpoint import Checkpoint, resolve
 from zsic.models.encoder import ImageEncoder, TextEncoder
 from zsic.models.head import compile_head
+from zsic.models.heads import Heads
 from zsic.pipeline.capacity import GPU_CALLS
 from zsic.pipeline.stages import Encode
 from zsic.pipeline.watch import Progress, Watch
@@ -135,8 +136,9 @@ def part_encoder(options: argparse.Namespace) -> dict[str, Any]:
     if cosine < (0.99 if device == "cuda" else 0.9999):
         raise SystemExit(f"{options.model}: the tower's rows differ from float32's: cosine {cosine:.4f}")
     result["cosine_to_float32"] = cosine
-    ours = actor._head.rank(expected, 5)
-    theirs = actor._head.to_device("cpu").rank(expected.cpu(), 5)
+    (head,) = actor._heads.heads
+    ours = head.rank(expected, 5)
+    theirs = head.to_device("cpu").rank(expected.cpu(), 5)
     if not torch.allclose(ours.score_BK.cpu(), theirs.score_BK, atol=1e-5):
         raise SystemExit(f"{options.model}: the device's scores differ from the CPU's")
 
@@ -191,10 +193,9 @@ def _actor(options: argparse.Namespace, checkpoint: Checkpoint) -> Encode:
     )
     return Encode(
         checkpoint,
-        head,
+        Heads((head,), (5,)),
         spec,
         dtype="auto",
-        top_k=5,
         batch_size=None if on_gpu else 8,
         n_threads=torch.get_num_threads(),
         reporter=_Deaf(),  # type: ignore[arg-type]

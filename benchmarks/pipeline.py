@@ -82,7 +82,7 @@ def bare(source: Path, threads: int) -> Bare:
     spec = job_spec(source, Path("/nonexistent"))
     objects, checkpoint = Objects(spec.store), resolve(spec.model)
     encoder = ImageEncoder(checkpoint)
-    head = find_head(load_labels(spec.labels), checkpoint)
+    head = find_head(load_labels(spec.labels[0]), checkpoint)
     schema = output_schema().append(pa.field(SOURCE_TOTAL, pa.int32()))
     made, laps = Bare(), Laps()
     sources = [Source(**row) for batch in list_sources(spec.source, objects) for row in batch.to_pylist()]
@@ -99,11 +99,11 @@ def bare(source: Path, threads: int) -> Bare:
         laps.lap("decode and resize")
         image_BD = encoder.encode(pixels_BHW3)
         laps.lap("image tower")
-        top = head.rank(image_BD, TOP_K)
+        verdict = head.judge(image_BD, TOP_K)
         laps.lap("top-K")
-        answers = Answers(head.labels, len(batch), TOP_K)
-        answers.enter(np.arange(len(batch)), *(array.numpy() for array in top), image_BD.numpy())
-        columns = answers.columns() | {
+        answers = Answers(head.labels, head.answers, len(batch), TOP_K)
+        answers.enter(np.arange(len(batch)), verdict)
+        columns = answers.to_arrays() | {
             "id": [row.id for row in batch],
             "uri": [row.uri for row in batch],
             "key": [row.key for row in batch],

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 from runs import LABELS, draw
 
-from zsic.core.spec import JobSpec
+from zsic.core.spec import JobSpec, LabelsSpec
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,6 +35,8 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             found |= fields_of(kind, f"{prefix}{name}.")
+        elif name == "labels":  # several, and each has these
+            found |= fields_of(LabelsSpec, "labels.")
         else:
             found.add(f"{prefix}{name}")
     return found
@@ -43,7 +45,7 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
 def test_every_field_of_the_spec_is_a_flag_and_the_other_way_round() -> None:
     text = " ".join(zsic("classify", "--help").stdout.split())
     flags = set(re.findall(r"\(spec:[ │]*([a-z_0-9.]+)", text))
-    positional_or_joined = {"source.uris", "labels.path", "labels.names"}
+    positional_or_joined = {"source.uris", "labels.name", "labels.path", "labels.names"}
     assert flags - {"labels"} == fields_of(JobSpec) - positional_or_joined
 
 

@@ -133,7 +133,7 @@ def _plan(
 
 
 def _require(fields: dict[str, Any], group: str, flag: str) -> None:
-    if not set(fields.get(group, {})) - {"templates", "embeddings", "rows_per_part", "publish"}:
+    if not fields.get(group) or (group == "output" and "uri" not in fields[group]):
         raise SpecError(f"{flag} is missing; see `zsic classify --help`")
 
 

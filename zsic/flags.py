@@ -34,7 +34,19 @@ class Flag:
 
 FLAGS: dict[str, tuple[Flag, ...]] = {
     "Model and labels": (
-        Flag("--labels", "labels", str, "cat,dog,bird or a .txt, .csv, .json or .yaml file."),
+        Flag(
+            "--labels",
+            "labels",
+            list[str],
+            "cat,dog,bird or a .txt, .csv, .json or .yaml file; repeated, as NAME=..., each set answers in columns of "
+            "its own.",
+        ),
+        Flag(
+            "--head",
+            "labels.head",
+            list[str],
+            "Compiled labels (`zsic labels compile`), in place of --labels or beside it.",
+        ),
         Flag("--model", "model.name", str, "Hub id, local folder, or demo (the default)."),
         Flag("--revision", "model.revision", str, "Commit, tag or branch on the hub."),
         Flag("--dtype", "model.dtype", str, "auto, float32, bfloat16 or float16."),
@@ -162,18 +174,25 @@ def to_parameters() -> Iterator[inspect.Parameter]:
             yield flag.to_parameter(panel)
 
 
-def to_fields(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def to_fields(given: dict[str, Any]) -> dict[str, Any]:
     """The fields that were set, by group, of all the arguments of a command; `None` is not set."""
-    fields: dict[str, dict[str, Any]] = {}
+    fields: dict[str, Any] = {}
     for flag in (flag for flags in FLAGS.values() for flag in flags):
         value = given[flag.argument]
         group, _, field = flag.field.partition(".")
-        if value is None:
-            continue
-        if not field:  # labels, which are a file or a list
-            from zsic.core.spec import parse_labels
-
-            fields.setdefault(group, {}).update(parse_labels(value))
-        else:
+        if value is not None and group != "labels":
             fields.setdefault(group, {})[field] = value
+    if sets := _to_label_sets(given):
+        fields["labels"] = sets[0] if len(sets) == 1 else sets
     return fields
+
+
+def _to_label_sets(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """The label sets, in the order in which they are given; the templates are for all that are not compiled."""
+    spelled = [*(given["labels"] or ()), *(given["head"] or ())]
+    if not spelled:
+        return []
+    from zsic.core.spec import parse_label_sets
+
+    templates = {"templates": given["template"]} if given["template"] else {}
+    return [each if "head" in each else {**each, **templates} for each in parse_label_sets(spelled)]

@@ -303,7 +303,7 @@ def specs() -> list[tuple[Any, JobSpec]]:
 def test_specs_load_and_fit_their_cluster() -> None:
     assert len(specs()) == 2
     for document, spec in specs():
-        assert spec.labels.path == "/etc/zsic/labels.txt"
+        assert spec.labels[0].path == "/etc/zsic/labels.txt"
         assert document["data"]["labels.txt"].split()
         assert spec.execution.wait_for_nodes_s >= 600, "nodes with GPUs take their time"
     standing = next(each["spec"] for each in documents("RayCluster"))

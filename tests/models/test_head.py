@@ -1,6 +1,6 @@
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ def _labels(*names: str, templates: tuple[str, ...] = ("a {}.", "the {}", "{} he
 
 def test_ensemble_is_open_clips() -> None:
     label_set, tower = _labels("cat", "dog"), HashTower()
-    head = compile_head(label_set, tower, name="animals")
+    head = compile_head(replace(label_set, name="animals"), tower)
     for row, prompts in zip(head.matrix_CD, label_set.prompts(), strict=True):
         mean = torch.from_numpy(tower.encode(prompts)).mean(dim=0)
         torch.testing.assert_close(row, mean / mean.norm())

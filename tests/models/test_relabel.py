@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from zsic.core.embedding import from_column, to_column
-from zsic.core.predictions import Answers
 from zsic.core.schema import output_schema
 from zsic.models import relabel as relabel_module
 from zsic.models.head import Head
+from zsic.models.heads import Heads
 from zsic.models.relabel import relabel
 
 
@@ -15,17 +15,17 @@ def _head(n_labels: int, dim: int, seed: int = 0) -> Head:
     matrix_CD = torch.randn(n_labels, dim, generator=torch.Generator().manual_seed(seed))
     names = tuple(f"label {number}" for number in range(n_labels))
     unit_CD = torch.nn.functional.normalize(matrix_CD, dim=1)
-    return Head("labels", names, unit_CD, 20.0, 0.0, "softmax", ((),) * n_labels, "digest")
+    return Head(names, unit_CD, 20.0, 0.0, "softmax", ((),) * n_labels, "digest")
 
 
 def _block(image_ND: np.ndarray, valid_N: np.ndarray, head: Head, top_k: int) -> pa.Table:
     """Rows as the encoder makes them of these vectors."""
     n, dim = image_ND.shape
-    answers = Answers(head.labels, n, top_k, dim)
+    (answers,) = Heads((head,), (top_k,)).begin(n)
     rows_B = np.flatnonzero(valid_N)
-    top = head.rank(torch.from_numpy(image_ND[rows_B].astype("f4")), top_k)
-    answers.enter(rows_B, *(array.numpy() for array in top), image_ND[rows_B].astype("f4"))
-    columns = answers.columns() | {
+    answers.enter(rows_B, head.judge(torch.from_numpy(image_ND[rows_B].astype("f4")), top_k))
+    columns = answers.to_arrays() | {
+        "embedding": to_column(image_ND, valid_N),
         "id": pa.array(range(n), pa.int64()),
         "uri": pa.array(["s"] * n),
         "key": pa.array([str(at) for at in range(n)]),
@@ -51,11 +51,11 @@ def test_rows_are_those_of_classifying_anew(monkeypatch: pytest.MonkeyPatch, pie
     block, expected = (_block(image_ND, valid_N, head, 4) for head in (first, second))
     starts = np.cumsum((0, *pieces[:-1])).tolist()
     block = pa.concat_tables([block.slice(at, n) for at, n in zip(starts, pieces, strict=True)])
-    found = relabel(block, second, 4)
-    assert found.schema == expected.schema
-    for name in expected.column_names:
-        if name not in ("score", "predictions"):
-            assert found[name].combine_chunks() == expected[name].combine_chunks(), name
+    found = relabel(block, Heads((second,), (4,)))
+    assert set(found) == {"label", "score", "predictions"}
+    for name, column in found.items():
+        assert column.type == expected.schema.field(name).type
+    assert found["label"] == expected["label"].combine_chunks()
     ours, theirs = found["predictions"].to_pylist(), expected["predictions"].to_pylist()
     for our, their in zip(ours, theirs, strict=True):
         assert (our is None) == (their is None)
@@ -67,8 +67,9 @@ def test_rows_are_those_of_classifying_anew(monkeypatch: pytest.MonkeyPatch, pie
 def test_no_row_and_no_answer() -> None:
     head = _head(3, 8)
     block = _block(_vectors(4, 8), np.zeros(4, bool), head, 2)
-    assert relabel(block, head, 2)["predictions"].to_pylist() == [None] * 4
-    assert relabel(block.slice(0, 0), head, 2).num_rows == 0
+    heads = Heads((head,), (2,))
+    assert relabel(block, heads)["predictions"].to_pylist() == [None] * 4
+    assert len(relabel(block.slice(0, 0), heads)["predictions"]) == 0
 
 
 def test_a_slice_of_the_column_gives_its_own_rows() -> None:

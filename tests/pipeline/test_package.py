@@ -49,7 +49,7 @@ def test_the_spec_its_labels_and_zsic_are_sent_and_nothing_else(
     assert sum(path.stat().st_size for path in packed.rglob("*") if path.is_file()) < 5_000_000
     assert list((packed / "zsic").rglob("*.safetensors")), "the bundled model goes along"
     monkeypatch.chdir(packed)
-    assert load_spec("spec.yaml").labels.path == "labels.txt"
+    assert load_spec("spec.yaml").labels[0].path == "labels.txt"
     assert Path("labels.txt").read_text() == "cat\ndog\n"
 
 

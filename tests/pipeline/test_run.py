@@ -425,7 +425,7 @@ def test_embeddings_are_unit_vectors_that_give_the_similarities(spec_for: SpecFo
 
     from zsic.core.labels import load_labels
 
-    head = compile_head(load_labels(spec.labels), TextEncoder(resolve(spec.model)))
+    head = compile_head(load_labels(spec.labels[0]), TextEncoder(resolve(spec.model)))
     similarity_BC = image_BD @ np.asarray(head.matrix_CD).T
     for row, similarity_C in zip(table.to_pylist(), similarity_BC, strict=True):
         for answer in row["predictions"]:

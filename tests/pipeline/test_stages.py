@@ -26,6 +26,7 @@ from zsic.core.spec import JobSpec, LabelsSpec, ModelSpec, StoreSpec, make_spec
 from zsic.models.checkpoint import resolve
 from zsic.models.encoder import TextEncoder
 from zsic.models.head import Head, compile_head
+from zsic.models.heads import Heads
 from zsic.models.processor import read_geometry
 from zsic.pipeline import stages
 from zsic.pipeline.sight import Sight
@@ -80,10 +81,9 @@ def decode_lazily(
 def make_encoder(head: Head, *, batch_size: int = 4, dtype: str = "float32", spec: JobSpec | None = None) -> Encode:
     return Encode(
         resolve(ModelSpec()),
-        head,
+        Heads((head,), (3,)),
         spec or make_spec({"source": "x", "labels": LABELS, "output": "y"}),
         dtype=dtype,
-        top_k=3,
         batch_size=batch_size,
         n_threads=1,
         reporter=Deaf(),  # type: ignore[arg-type]

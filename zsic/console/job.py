@@ -161,7 +161,9 @@ def show_preview(made: "Preview", price_per_hour: float | None = None) -> None:
     about = "" if pending.exact else "about "
     out.print(f"output     {printable(job.output.store.uri)}", markup=False)
     out.print(f"model      {printable(job.checkpoint.name)}, {height} x {width} px, {job.dtype}", markup=False)
-    out.print(f"labels     {count(len(job.labels.names))}, top {job.top_k}")
+    for each, top_k in zip(job.sets, job.top_ks, strict=True):
+        name = f" of {each.name}" if len(job.sets) > 1 else ""
+        out.print(f"labels     {count(len(each.names))}{name}, top {top_k}", markup=False)
     if made.resumes:
         out.print(f"resumes    an open plan; {count(made.n_rows_done)} rows exist, the source is not listed again")
     else:

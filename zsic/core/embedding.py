@@ -34,3 +34,20 @@ def from_column(column: pa.FixedSizeBinaryArray) -> Vectors:
     data: Any = column.buffers()[1]
     flat = np.frombuffer(data, DTYPE, len(column) * width // 2, column.offset * width)
     return flat.reshape(len(column), width // 2)
+
+
+class Embeddings:
+    """The column of a block while it is filled, batch by batch; rows that are never entered stay null."""
+
+    def __init__(self, n_rows: int, dim: int) -> None:
+        self._image_ND: Vectors = np.zeros((n_rows, dim), DTYPE)
+        self._valid_N = np.zeros(n_rows, bool)
+
+    def enter(self, rows_B: npt.NDArray[np.int64], image_BD: npt.NDArray[np.float32]) -> None:
+        """Enter the vectors of the rows `rows_B` of the block."""
+        self._image_ND[rows_B] = image_BD
+        self._valid_N[rows_B] = True
+
+    def to_array(self) -> pa.FixedSizeBinaryArray:
+        """The column; the vectors are not copied."""
+        return to_column(self._image_ND, self._valid_N)

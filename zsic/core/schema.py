@@ -5,6 +5,7 @@ Shape legend: D width of an embedding, H W pixels.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -31,7 +32,38 @@ _IDENTITY = (
     pa.field("height", pa.int32()),
 )
 
-RESERVED_COLUMNS = frozenset([field.name for field in _IDENTITY] + ["label", "score", "predictions", "embedding"])
+LABELS = "labels"
+"""With `mode: multi`: every label that fits, best first."""
+PATH = "path"
+"""Where labels have parents: from the top down to the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerColumns:
+    """Which columns the answers to one label set have."""
+
+    set_name: str | None = None
+    """Ends the names of the columns; None where the job has one set only."""
+    has_labels: bool = False
+    has_path: bool = False
+
+    def name(self, column: str) -> str:
+        """What the column `label`, `score` ... is called for this set."""
+        return column if self.set_name is None else f"{column}_{self.set_name}"
+
+    def fields(self) -> list[pa.Field]:
+        """The columns, in order."""
+        fields = [
+            pa.field(self.name("label"), pa.string()),
+            pa.field(self.name("score"), pa.float32()),
+            pa.field(self.name("predictions"), pa.list_(pa.field("element", PREDICTION, nullable=False))),
+        ]
+        if self.has_labels:
+            fields.append(pa.field(self.name(LABELS), pa.list_(pa.field("element", pa.string()))))
+        if self.has_path:
+            fields.append(pa.field(self.name(PATH), pa.list_(pa.field("element", pa.string()))))
+        return fields
+
 
 PIXELS = "pixels"
 SOURCE_TOTAL = "source_total"
@@ -41,6 +73,10 @@ KEPT = "kept"
 
 INDEX_BITS = 24
 """`id` = source ordinal << 24 | index within the source: 16.7 M images a shard, 5.5e11 sources."""
+
+
+OF_ONE_SET = AnswerColumns()
+"""The columns of a set whose labels exclude one another and have no parents."""
 
 
 def decoded_schema(height: int, width: int) -> pa.Schema:
@@ -58,18 +94,17 @@ def decoded_schema(height: int, width: int) -> pa.Schema:
     )
 
 
-def output_schema(keep_columns: Sequence[str] = (), embedding_dim: int | None = None) -> pa.Schema:
+def output_schema(
+    keep_columns: Sequence[str] = (),
+    embedding_dim: int | None = None,
+    answers: Sequence[AnswerColumns] = (OF_ONE_SET,),
+) -> pa.Schema:
     """Columns of the table in `OUT/*.parquet`, in order.
 
     `embedding` holds little-endian float16 unit vectors; its field metadata says so for readers without zsic.
     Kept columns are strings: text as it is, everything else as JSON text.
     """
-    fields = [
-        *_IDENTITY,
-        pa.field("label", pa.string()),
-        pa.field("score", pa.float32()),
-        pa.field("predictions", pa.list_(pa.field("element", PREDICTION, nullable=False))),
-    ]
+    fields = [*_IDENTITY, *(field for columns in answers for field in columns.fields())]
     if embedding_dim is not None:
         fields.append(embedding_field(embedding_dim))
     fields += [pa.field(name, pa.string()) for name in keep_columns]

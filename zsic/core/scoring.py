@@ -41,6 +41,16 @@ def rank(similarity_BC: torch.Tensor, k: int, link: Link, *, scale: float, bias:
     return TopK(index_BK.int(), score_BK, similarity_BK)
 
 
+def rank_logits(logit_BC: torch.Tensor, similarity_BC: torch.Tensor, k: int, link: Link) -> tuple[TopK, torch.Tensor]:
+    """Answer each image with its `k` best labels where logits do not follow from similarities alone; and all scores.
+
+    `similarity_BC` is only looked up.  None may be NaN.
+    """
+    _, index_BK = top_k(logit_BC, k)
+    score_BC = logit_BC.sigmoid() if link == "sigmoid" else logit_BC.softmax(dim=1)
+    return TopK(index_BK.int(), score_BC.gather(1, index_BK), similarity_BC.gather(1, index_BK)), score_BC
+
+
 def top_k(value_BC: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The `k` largest values of each row and where they are: exactly the head of a stable sort.  None may be NaN."""
     # One more than is kept: equal values are picked and ordered by chance, and this one tells whether any were left.

@@ -4,7 +4,7 @@ Every rule that needs no I/O is checked here.  Rules that need the labels, the m
 those who know them, with the same field names in their messages.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -94,12 +94,16 @@ class SourceSpec(_Spec):
 
 
 class LabelsSpec(_Spec):
-    """Which labels, in which words."""
+    """One label set: which labels, in which words."""
 
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_]+$")
+    """What the set is called; where a job has several, it ends the names of the set's columns."""
     path: str | None = None
     """A `.txt`, `.csv`, `.json` or `.yaml` file of labels."""
     names: Strings = ()
     """The labels themselves, instead of a file."""
+    head: str | None = None
+    """A head that `zsic labels compile` has made, instead of labels; it has its prompts already."""
     templates: Strings = ()
     """Sentences with `{}` for the label, or names of template sets; empty leaves it to the label file, else
     `simple`."""
@@ -262,11 +266,11 @@ class JobSpec(_Spec):
     """The whole job; `zsic run SPEC.yaml` reads one.
 
     `source`, `labels`, `model` and `output` may be given short, as a string (or a list, for `source` and
-    `labels`).
+    `labels`).  `labels` may be a list of several label sets, each a mapping.
     """
 
     source: SourceSpec
-    labels: LabelsSpec
+    labels: tuple[LabelsSpec, ...] = Field(min_length=1)
     output: OutputSpec
     model: ModelSpec = ModelSpec()
     decode: DecodeSpec = DecodeSpec()
@@ -283,11 +287,11 @@ class JobSpec(_Spec):
     @field_validator("labels", mode="before")
     @classmethod
     def _short_labels(cls, value: Any) -> Any:
+        if _are_sets(value):
+            return value
         if isinstance(value, list | tuple):
-            return {"names": value}
-        if isinstance(value, str):
-            return parse_labels(value)
-        return value
+            return ({"names": value},)
+        return (parse_labels(value) if isinstance(value, str) else value,)
 
     @field_validator("model", mode="before")
     @classmethod
@@ -300,14 +304,33 @@ class JobSpec(_Spec):
         return {"uri": value} if isinstance(value, str) else value
 
 
+def _are_sets(value: Any) -> bool:
+    """Whether labels are given as several sets, and not as the names or the fields of one."""
+    return isinstance(value, list | tuple) and any(isinstance(each, Mapping | LabelsSpec) for each in value)
+
+
 LABEL_FILE_ENDINGS = (".txt", ".csv", ".json", ".yaml", ".yml")
+HEAD_ENDING = ".safetensors"
 
 
 def parse_labels(text: str) -> dict[str, Any]:
-    """Read `--labels`: a label file by its ending, else names between commas."""
+    """Read `--labels`: a label file or a head by its ending, else names between commas."""
     if text.lower().endswith(LABEL_FILE_ENDINGS):
         return {"path": text}
+    if text.lower().endswith(HEAD_ENDING):
+        return {"head": text}
     return {"names": tuple(name for part in text.split(",") if (name := part.strip()))}
+
+
+def parse_label_sets(texts: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    """Read several `--labels`, each of which may begin with the name of its set: `colours=red,blue`."""
+    if len(texts) == 1:
+        return (parse_labels(texts[0]),)
+    made = []
+    for text in texts:
+        name, found, rest = text.partition("=")
+        made.append({"name": name.strip(), **parse_labels(rest)} if found else parse_labels(text))
+    return tuple(made)
 
 
 def make_spec(fields: Mapping[str, Any]) -> JobSpec:
@@ -315,13 +338,20 @@ def make_spec(fields: Mapping[str, Any]) -> JobSpec:
     try:
         return JobSpec.model_validate(fields)
     except ValidationError as error:
-        raise SpecError("\n".join(_explain(fault) for fault in error.errors())) from None
+        one_set = not _are_sets(fields.get("labels"))
+        raise SpecError("\n".join(_explain(fault, one_set) for fault in error.errors())) from None
 
 
 def change_spec(spec: JobSpec, fields: Mapping[str, Mapping[str, Any]]) -> JobSpec:
     """Make a spec with some fields changed, given by group.  Raises `SpecError` as `make_spec` does."""
     old = spec.model_dump()
     return make_spec({**old, **{group: {**old[group], **changed} for group, changed in fields.items()}})
+
+
+def change_labels(spec: JobSpec, changes: Sequence[Mapping[str, Any]]) -> JobSpec:
+    """Make a spec with some fields of its label sets changed, given for each set in order."""
+    labels = tuple(each.model_copy(update=dict(changed)) for each, changed in zip(spec.labels, changes, strict=True))
+    return spec.model_copy(update={"labels": labels})
 
 
 def load_spec(path: str | Path) -> JobSpec:
@@ -340,8 +370,11 @@ def load_spec(path: str | Path) -> JobSpec:
         raise SpecError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
 
 
-def _explain(fault: Any) -> str:
-    where = ".".join(str(step) for step in fault["loc"]) or "the spec"
+def _explain(fault: Any, one_set: bool) -> str:
+    steps = [str(step) for step in fault["loc"]]
+    if one_set and steps[:2] == ["labels", "0"]:
+        del steps[1]  # the user wrote no list
+    where = ".".join(steps) or "the spec"
     match fault["type"]:
         case kind if kind == _SECRET:
             return f"{where}: {fault['msg']}"

@@ -28,6 +28,18 @@ def render(template: str, name: str) -> str:
     return normalize("NFC", template.replace("{}", name))
 
 
+def append_context(template: str, context: str | None) -> str:
+    """End a sentence with what kind of thing the label is, as the prompts of the CLIP paper do.
+
+    >>> append_context("a photo of a {}.", "a type of food")
+    'a photo of a {}, a type of food.'
+    """
+    if context is None:
+        return template
+    ending = template[-1] if template[-1] in ".!?" else ""
+    return f"{template.removesuffix(ending)}, {context}{ending}"
+
+
 def unify_placeholder(sentence: str) -> str:
     """Write `{label}`, the other way to mark the label's place, as `{}`."""
     return sentence.replace("{label}", "{}")
@@ -47,6 +59,18 @@ def _check(entry: str, field: str) -> str:
 
 _SIMPLE = ("This is a photo of {}.",)
 """The default of transformers' zero-shot image classification pipeline."""
+
+_SIMPLE_IN = {
+    "de": "Das ist ein Foto von {}.",
+    "es": "Esta es una foto de {}.",
+    "fr": "Ceci est une photo de {}.",
+    "it": "Questa è una foto di {}.",
+    "ja": "これは{}の写真です。",
+    "nl": "Dit is een foto van {}.",
+    "pt": "Esta é uma foto de {}.",
+    "zh": "这是一张{}的照片。",
+}
+"""The same in other languages, for models that were trained with them."""
 
 _IMAGENET7 = (
     "itap of a {}.",
@@ -147,6 +171,12 @@ _IMAGENET80 = (
 """The ensemble of the CLIP paper (Radford et al., 2021), in the order of the same notebook."""
 
 TEMPLATE_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"simple": _SIMPLE, "imagenet7": _IMAGENET7, "imagenet80": _IMAGENET80, "none": ("{}",)}
+    {
+        "simple": _SIMPLE,
+        "imagenet7": _IMAGENET7,
+        "imagenet80": _IMAGENET80,
+        "none": ("{}",),
+        **{f"simple-{language}": (template,) for language, template in _SIMPLE_IN.items()},
+    }
 )
 """Names that may stand for several templates; `none` takes each label as it is."""

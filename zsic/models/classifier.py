@@ -1,6 +1,7 @@
 """Zero-shot classification of a few images in this process, with the answers of transformers' pipeline."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, overload
 
@@ -11,9 +12,11 @@ from zsic.core.errors import SourceError, SpecError
 from zsic.core.labels import load_labels
 from zsic.core.preprocess import Pixels, fit, prepare
 from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec, parse_labels
-from zsic.models.checkpoint import resolve
+from zsic.core.verdict import NONE, Verdict
+from zsic.models.checkpoint import Checkpoint, resolve
 from zsic.models.encoder import ImageEncoder
-from zsic.models.head_cache import find_head
+from zsic.models.head import Head
+from zsic.models.head_cache import find_head, load_head
 
 Picture = str | Path | bytes | Image.Image
 """A path, the bytes of a file, or a picture that is open already."""
@@ -28,6 +31,21 @@ class Answer(TypedDict):
     label: str
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the rules of a label set make of an image."""
+
+    label: str | None
+    """The answer; None where the image is none of these."""
+    score: float | None
+    predictions: list[Answer]
+    """The best labels, whatever the rules."""
+    labels: tuple[str, ...] | None = None
+    """With `mode: multi`: every label that fits, best first."""
+    path: tuple[str, ...] | None = None
+    """Where labels have parents: from the top down to the answer."""
+
+
 class Classifier:
     """Answers images with labels; the labels are encoded once, when it is made.
 
@@ -38,28 +56,27 @@ class Classifier:
     def __init__(
         self,
         model: str | ModelSpec = "demo",
-        labels: str | Sequence[str] = (),
+        labels: str | Sequence[str] | Head = (),
         *,
         templates: str | Sequence[str] = (),
         decode: DecodeSpec | None = None,
         top_k: int | None = None,
         device: str = "cpu",
     ) -> None:
-        """Load the model and encode the labels: names, or a string as `--labels` takes it.
+        """Load the model and encode the labels: names, a string as `--labels` takes it, or a head that is there.
 
         `top_k` None answers with all labels.  Raises `SpecError` or `ModelError`.
         """
-        named = parse_labels(labels) if isinstance(labels, str) else {"names": tuple(labels)}
-        label_set = load_labels(LabelsSpec.model_validate({**named, "templates": templates}))
-        n_labels = len(label_set.names)
-        if top_k is not None and not 1 <= top_k <= n_labels:
-            raise SpecError(f"top_k is {top_k} but labels has {n_labels}; use 1 to {n_labels}")
         spec = model if isinstance(model, ModelSpec) else ModelSpec(name=model)
         checkpoint = resolve(spec)
+        head = labels if isinstance(labels, Head) else _find(labels, templates, checkpoint)
+        n_labels = len(head.labels)
+        if top_k is not None and not 1 <= top_k <= n_labels:
+            raise SpecError(f"top_k is {top_k} but labels has {n_labels}; use 1 to {n_labels}")
         self._top_k = top_k or n_labels
         self._decode = decode or DecodeSpec()
         self._encoder = ImageEncoder(checkpoint, device=device, dtype=spec.quantize or spec.dtype)
-        self._head = find_head(label_set, checkpoint).to_device(device)
+        self._head = head.to_device(device)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -85,14 +102,41 @@ class Classifier:
             answers += self._predict(images[begin : begin + _BATCH_SIZE])
         return answers
 
-    def _predict(self, images: Sequence[Picture]) -> list[list[Answer]]:
+    def judge(self, images: Sequence[Picture]) -> list[Judgement]:
+        """Answer images as the label set's rules say: rejected, with several labels, or with a parent of the best.
+
+        Raises as `predict` does.
+        """
+        judgements: list[Judgement] = []
+        for begin in range(0, len(images), _BATCH_SIZE):
+            verdict = self._judge(images[begin : begin + _BATCH_SIZE])
+            judgements += [self._tell(verdict, i) for i in range(len(verdict.answer_B))]
+        return judgements
+
+    def _judge(self, images: Sequence[Picture]) -> Verdict:
         pixels_BHW3 = np.stack([self._pixels(image) for image in images])
-        top = self._head.rank(self._encoder.encode(pixels_BHW3), self._top_k)
-        names_BK = [[self.labels[index] for index in row] for row in top.label_index_BK.tolist()]
-        return [
-            [Answer(score=score, label=name) for score, name in zip(scores, names, strict=True)]
-            for scores, names in zip(top.score_BK.tolist(), names_BK, strict=True)
-        ]
+        return self._head.judge(self._encoder.encode(pixels_BHW3), self._top_k).cpu()
+
+    def _predict(self, images: Sequence[Picture]) -> list[list[Answer]]:
+        verdict = self._judge(images)
+        return [self._predictions(verdict, i) for i in range(len(images))]
+
+    def _predictions(self, verdict: Verdict, at: int) -> list[Answer]:
+        indices, scores = (each[at].tolist() for each in verdict.top[:2])
+        return [Answer(score=score, label=self.labels[index]) for score, index in zip(scores, indices, strict=True)]
+
+    def _tell(self, verdict: Verdict, at: int) -> Judgement:
+        head, answer = self._head, int(verdict.answer_B[at])
+        has_answer, fits = answer != NONE, None
+        if verdict.fits is not None:
+            fits = tuple(self.labels[i] for i in verdict.fits.label_P[verdict.fits.image_P == at].tolist())
+        return Judgement(
+            label=head.answers[answer] if has_answer else None,
+            score=float(verdict.score_B[at]) if has_answer else None,
+            predictions=self._predictions(verdict, at),
+            labels=fits,
+            path=head.tree.paths[answer] if head.tree is not None and has_answer else None,
+        )
 
     def _pixels(self, image: Picture) -> Pixels:
         geometry = self._encoder.geometry
@@ -101,6 +145,12 @@ class Classifier:
                 image = ImageOps.exif_transpose(image)
             return fit(image, geometry)
         return prepare(_read(image), geometry, self._decode).pixels_HW3
+
+
+def _find(labels: str | Sequence[str], templates: str | Sequence[str], checkpoint: Checkpoint) -> Head:
+    named = parse_labels(labels) if isinstance(labels, str) else {"names": tuple(labels)}
+    spec = LabelsSpec.model_validate({**named, "templates": templates})
+    return load_head(spec.head, checkpoint) if spec.head else find_head(load_labels(spec), checkpoint)
 
 
 def _read(image: str | Path | bytes) -> bytes:

@@ -5,10 +5,12 @@ Shape legend: B images, C labels, D embedding width, K predictions kept.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol, Self, cast
+from types import MappingProxyType
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,10 @@ from safetensors.torch import save
 
 from zsic.core.errors import ModelError
 from zsic.core.fingerprint import canonical
-from zsic.core.scoring import Link, TopK, rank, similarities
+from zsic.core.rules import NO_RULES, Rules
+from zsic.core.scoring import Link, TopK, rank, rank_logits, similarities
+from zsic.core.tree import Tree
+from zsic.core.verdict import Verdict, join, judge, keep_best
 
 METHOD = "mean of unit prompt embeddings, renormalised"
 """The ensemble of CLIP's paper as open_clip computes it (`build_zero_shot_classifier`)."""
@@ -26,14 +31,25 @@ METHOD = "mean of unit prompt embeddings, renormalised"
 # Prompts encoded before they are averaged: bounds the memory at any number of labels and templates.
 _PROMPTS_AT_ONCE = 4096
 
+_TENSORS = ("matrix_CD", "offset_C", "negative_CD")
 _SCORES_AT_ONCE = 2**24
 _IMAGES_AT_ONCE = 4096  # few enough for float32 rows of 512 numbers to stay in a CPU's caches
 
 
+Step = dict[str, Any]
+
+
 class _Labels(Protocol):
     @property
+    def name(self) -> str | None: ...
+    @property
     def names(self) -> tuple[str, ...]: ...
+    @property
+    def rules(self) -> Rules: ...
+    @property
+    def prior_C(self) -> tuple[float, ...]: ...
     def prompts(self) -> tuple[tuple[str, ...], ...]: ...
+    def negatives(self) -> tuple[tuple[str, ...], ...]: ...
 
 
 class _Tower(Protocol):
@@ -48,11 +64,10 @@ class _Tower(Protocol):
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]: ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Head:
-    """Everything a label set is to the encoder: one unit row a label, and the link to scores."""
+    """Everything a label set is to the encoder: one unit row a label, the link to scores, and what an answer is."""
 
-    name: str
     labels: tuple[str, ...]
     matrix_CD: torch.Tensor
     """Float32."""
@@ -62,28 +77,89 @@ class Head:
     prompts: tuple[tuple[str, ...], ...]
     """Of each label, as they were encoded."""
     model_digest: str
+    name: str | None = None
     method: str = METHOD
+    rules: Rules = NO_RULES
+    offset_C: torch.Tensor | None = None
+    """Float32, added to the logits: what is known of the labels' shares."""
+    negative_CD: torch.Tensor | None = None
+    """Float32 unit rows for pictures without each label; what is scored then is the difference of the two cosines."""
+    steps: tuple[Step, ...] = ()
+    """What was done to it after it had been made of prompts, in order: names, inputs and figures in types of JSON."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels, as a label set calls them."""
+        return self.labels
 
     @property
     def digest(self) -> str:
         """SHA-256 of what the head was made of; not of its numbers, which change with the device."""
-        return digest_inputs(self.labels, self.prompts, self.model_digest, self.method)
+        extras = {"rules": self.rules.to_dict(), "steps": self.steps}
+        return digest_inputs(
+            self.labels,
+            self.prompts,
+            self.model_digest,
+            self.method,
+            {key: each for key, each in extras.items() if each},
+        )
+
+    @cached_property
+    def tree(self) -> Tree | None:
+        """How the labels belong together, if they do."""
+        return Tree(self.labels, self.rules.parents_C) if self.rules.has_tree else None
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The names of the answers: the labels, and what is above them."""
+        return self.tree.names if self.tree is not None else self.labels
 
     def to_device(self, device: str | torch.device) -> "Head":
         """The same head, to score embeddings that are on `device`."""
-        return replace(self, matrix_CD=self.matrix_CD.to(device))
+        moved: dict[str, Any] = {
+            name: None if (each := getattr(self, name)) is None else each.to(device) for name in _TENSORS
+        }
+        return replace(self, **moved)
+
+    @torch.inference_mode()
+    def logits(self, image_BD: torch.Tensor) -> torch.Tensor:
+        """What the link makes scores of, [B, C]."""
+        return self._logits(image_BD, similarities(image_BD, self.matrix_CD))
 
     def rank(self, image_BD: torch.Tensor, k: int) -> TopK:
-        """Answer each image with its `k` best labels; equally similar ones keep label order.  No row may be NaN.
+        """Answer unit rows with the `k` best labels each, whatever the rules are."""
+        return keep_best(self.judge(image_BD, k).top, k)
 
-        Memory is bounded at any number of labels and of images.
+    @torch.inference_mode()
+    def judge(self, image_BD: torch.Tensor, k: int) -> Verdict:
+        """Answer unit rows with the `k` best labels each, and the answer that the rules make of all scores.
+
+        Where labels are many, a few images at a time: memory does not grow with the batch.
         """
         n_at_once = min(max(1, _SCORES_AT_ONCE // len(self.labels)), _IMAGES_AT_ONCE)
-        parts = [self._rank(part_BD, k) for part_BD in torch.split(image_BD, n_at_once)]
-        return parts[0] if len(parts) == 1 else TopK(*map(torch.cat, zip(*parts, strict=True)))
+        return join([self._judge(part_BD, k) for part_BD in torch.split(image_BD, n_at_once)])
 
-    def _rank(self, image_BD: torch.Tensor, k: int) -> TopK:
-        return rank(similarities(image_BD, self.matrix_CD), k, self.link, scale=self.scale, bias=self.bias)
+    def _judge(self, image_BD: torch.Tensor, k: int) -> Verdict:
+        similarity_BC = similarities(image_BD, self.matrix_CD)
+        n_ranked = min(max(k, 2), len(self.labels)) if self.rules.min_margin is not None else k
+        score_BC = None
+        if self._follows_similarity and self.rules.mode == "single" and not self.rules.has_tree:
+            top = rank(similarity_BC, n_ranked, self.link, scale=self.scale, bias=self.bias)
+        else:
+            link = "sigmoid" if self.negative_CD is not None else self.link
+            top, score_BC = rank_logits(self._logits(image_BD, similarity_BC), similarity_BC, n_ranked, link)
+        verdict = judge(top, score_BC, self.rules, self.link, self.tree)
+        return verdict._replace(top=keep_best(verdict.top, k))
+
+    @property
+    def _follows_similarity(self) -> bool:
+        return self.offset_C is None and self.negative_CD is None
+
+    def _logits(self, image_BD: torch.Tensor, similarity_BC: torch.Tensor) -> torch.Tensor:
+        if self.negative_CD is not None:
+            similarity_BC = similarity_BC - similarities(image_BD, self.negative_CD)
+        logit_BC = similarity_BC * self.scale + self.bias
+        return logit_BC if self.offset_C is None else logit_BC + self.offset_C
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file; what is not the matrix is JSON in its metadata."""
@@ -100,8 +176,12 @@ class Head:
             "prompts": self.prompts,
             "model_digest": self.model_digest,
             "method": self.method,
+            "rules": self.rules.to_dict(),
+            "steps": self.steps,
         }
-        return save({"matrix_CD": self.matrix_CD.contiguous()}, {"zsic.head": json.dumps(fields)})
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        given = {name: each.contiguous() for name, each in tensors.items() if each is not None}
+        return save(given, {"zsic.head": json.dumps(fields)})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -109,36 +189,66 @@ class Head:
         try:
             with safe_open(path, framework="pt") as file:
                 fields = json.loads((file.metadata() or {})["zsic.head"])
-                matrix_CD = file.get_tensor("matrix_CD")
+                fields |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  It is no dict.
             fields["labels"] = tuple(fields["labels"])
             fields["prompts"] = tuple(tuple(prompts) for prompts in fields["prompts"])
-            return cls(matrix_CD=matrix_CD, **fields)
+            fields["steps"] = tuple(fields["steps"])
+            fields["rules"] = Rules.from_dict(fields["rules"])
+            head = cls(**fields)
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise ModelError(f"{path} is not a head that zsic has saved: {error}") from None
+        if head.matrix_CD.shape[0] != len(head.labels):
+            raise ModelError(f"{path} is damaged: {len(head.labels)} labels, {head.matrix_CD.shape[0]} rows")
+        return head
 
 
 def digest_inputs(
-    labels: tuple[str, ...], prompts: tuple[tuple[str, ...], ...], model_digest: str, method: str = METHOD
+    labels: tuple[str, ...],
+    prompts: tuple[tuple[str, ...], ...],
+    model_digest: str,
+    method: str = METHOD,
+    extras: Mapping[str, object] = MappingProxyType({}),
 ) -> str:
     """`Head.digest` of a head that need not be compiled for it."""
-    inputs = {"labels": labels, "prompts": prompts, "method": method, "model": model_digest}
+    inputs = {"labels": labels, "prompts": prompts, "method": method, "model": model_digest, **extras}
     return hashlib.sha256(canonical(inputs)).hexdigest()
 
 
-def compile_head(label_set: _Labels, text_encoder: _Tower, *, name: str = "labels") -> Head:
-    """Encode each label's prompts, make them unit vectors, average them, and make that a unit vector."""
+def compile_head(label_set: _Labels, text_encoder: _Tower) -> Head:
+    """Encode each label's prompts, make them unit vectors, average them, and make that a unit vector.
+
+    With `mode: multi`, a softmax model gets a second row a label, for pictures without it.  Stated shares become an
+    offset of the logits, as logit adjustment has it (Menon et al., 2021).
+    """
     prompts = label_set.prompts()
-    rows = [row for group in _group(prompts) for row in _average(group, text_encoder)]
-    return Head(
-        name=name,
+    head = Head(
+        name=label_set.name,
         labels=label_set.names,
-        matrix_CD=torch.from_numpy(np.stack(rows)),
+        matrix_CD=_encode(prompts, text_encoder),
         scale=text_encoder.scale,
         bias=text_encoder.bias,
         link=text_encoder.link,
         prompts=prompts,
         model_digest=text_encoder.digest,
+        rules=label_set.rules,
     )
+    negatives = label_set.negatives() if text_encoder.link == "softmax" else ()
+    if negatives:
+        step = {"step": "negatives", "prompts": negatives}
+        head = replace(head, negative_CD=_encode(negatives, text_encoder), steps=(step,))
+    return adjust(head, label_set.prior_C, "stated") if label_set.prior_C else head
+
+
+def adjust(head: Head, share_C: Sequence[float], origin: str) -> Head:
+    """The head for images of which the labels have these shares; where they are from is kept with it."""
+    share = [float(f"{share:.6g}") for share in share_C]
+    offset_C = (torch.tensor(share, dtype=torch.float64) * len(share)).log().float()
+    return replace(head, offset_C=offset_C, steps=(*head.steps, {"step": "shares", "from": origin, "shares": share}))
+
+
+def _encode(prompts: tuple[tuple[str, ...], ...], text_encoder: _Tower) -> torch.Tensor:
+    rows = [row for group in _group(prompts) for row in _average(group, text_encoder)]
+    return torch.from_numpy(np.stack(rows))
 
 
 def _group(prompts: tuple[tuple[str, ...], ...]) -> Iterator[list[tuple[str, ...]]]:

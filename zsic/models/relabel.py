@@ -8,18 +8,17 @@ import pyarrow as pa
 import torch
 
 from zsic.core.embedding import from_column
-from zsic.core.predictions import Answers
-from zsic.models.head import Head
+from zsic.models.heads import Heads
 
 _ROWS_AT_ONCE = 4096  # their float32 rows stay in a CPU's caches
 
 
-def relabel(block: pa.Table, head: Head, top_k: int) -> pa.Table:
-    """Give a block of the output table the answers of another head, from its column `embedding`.
+def relabel(block: pa.Table, heads: Heads) -> dict[str, pa.Array]:
+    """Give the columns of the heads' answers to a block of an output, from its column `embedding`.
 
-    Rows without an embedding have no answer.  All other columns, and the order, stay.
+    Rows without an embedding have no answer; the order stays.
     """
-    answers = Answers(head.labels, block.num_rows, top_k)
+    answers = heads.begin(block.num_rows)
     # Torch knows no memory that must not be written to, as Arrow's is: so rows are copied, to where the last ones were.
     staged_ND = torch.empty((_ROWS_AT_ONCE, block["embedding"].type.byte_width // 2), dtype=torch.float16)
     begin = 0
@@ -32,9 +31,7 @@ def relabel(block: pa.Table, head: Head, top_k: int) -> pa.Table:
             image_ND, rows_N = image_ND[valid_N], rows_N[valid_N]
         image_BD = staged_ND[: len(image_ND)]
         image_BD.numpy()[:] = image_ND
-        top = head.rank(image_BD, top_k)
-        answers.enter(rows_N, *(array.numpy() for array in top))
+        for each, verdict in zip(answers, heads.judge(image_BD), strict=True):
+            each.enter(rows_N, verdict)
         begin += len(column)
-    for name, column in answers.columns().items():
-        block = block.set_column(block.schema.get_field_index(name), block.schema.field(name), column)
-    return block
+    return {name: array for each in answers for name, array in each.to_arrays().items()}

@@ -47,19 +47,21 @@ def check_agreement(job: Job, listing: Listing) -> Agreement:
 
     Raises `SpecError` where fewer than `execution.min_agreement` keep their best label.
     """
-    from zsic.models.encoder import ImageEncoder
-    from zsic.models.head_cache import find_head
+    import torch
 
-    head = find_head(job.labels, job.checkpoint)
+    from zsic.models.encoder import ImageEncoder
+
+    heads = job.find_heads()
     encoders = [ImageEncoder(job.checkpoint, dtype=dtype) for dtype in ("int8", "float32")]
     started = time.monotonic()
     n_images = n_same = 0
     pictures = islice(_pictures(job, listing), N_IMAGES)
     while batch := list(islice(pictures, _BATCH)):
         pixels_BHW3 = np.stack(batch)
-        ours_B, theirs_B = (head.rank(each.encode(pixels_BHW3), 1).label_index_BK[:, 0] for each in encoders)
+        verdicts = [heads.judge(each.encode(pixels_BHW3)) for each in encoders]
+        same = [ours.answer_B == theirs.answer_B for ours, theirs in zip(*verdicts, strict=True)]
         n_images += len(batch)
-        n_same += int((ours_B == theirs_B).sum())
+        n_same += int(torch.stack(same).all(dim=0).sum())
         if n_images >= _ENOUGH and time.monotonic() - started > _LONG_S:
             break
     agreement, least = Agreement(n_images, n_same), job.spec.execution.min_agreement

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import ray
 import ray.exceptions
@@ -17,8 +18,7 @@ from ray.data.exceptions import ExecutionTimeoutError, SystemException
 import zsic
 from zsic.core.errors import CapacityError, IncompleteError, StoreError, ZsicError
 from zsic.core.fingerprint import fingerprint
-from zsic.models.head import Head
-from zsic.models.head_cache import find_head
+from zsic.models.heads import Heads
 from zsic.pipeline.capacity import Layout, Node
 from zsic.pipeline.cluster import connect, read_nodes, wait_for_nodes
 from zsic.pipeline.graph import MAX_TASK_RETRIES, build, set_context
@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 LONG_S = 300
 """A run that is expected to take longer is measured first, so that its parts hold what a minute brings."""
+_LETTERS = 50_000
+"""So much of the prompts is told in the footer of each part."""
 PROBE_S = 30
 """So much of it is done to measure it."""
 
@@ -64,7 +66,7 @@ def classify(job: Job, plan: Plan, ledger: Ledger, guard: Guard, watch: Watch, c
     watch.on_step("starting Ray" if execution.address is None else "connecting to Ray")
     with ThreadPoolExecutor(1) as background:
         # Starting Ray takes seconds and so does the text tower; neither needs the other.
-        compiling = background.submit(find_head, job.labels, job.checkpoint)
+        compiling = background.submit(job.find_heads)
         with connect(execution):
             clock.lap("ray")
             try:
@@ -77,7 +79,7 @@ def _flow(
     job: Job,
     plan: Plan,
     ledger: Ledger,
-    compiling: "Future[Head]",
+    compiling: "Future[Heads]",
     pending: Pending,
     sight: Sight,
     guard: Guard,
@@ -86,7 +88,7 @@ def _flow(
 ) -> Flowed:
     """Let the images flow on the cluster that is connected."""
     watch.on_step("encoding the labels")
-    head = compiling.result()
+    heads = compiling.result()
     clock.lap("labels")
     reporter = start_reporter(job.output.store.uri)
 
@@ -100,7 +102,7 @@ def _flow(
     layout, nodes = lay_out(), tuple(read_nodes())
     clock.lap("nodes")
     slices = cut(job.output.store, plan, ledger, images_per_slice=layout.images_per_slice)
-    flow = _Flow(job, plan, head, ray.put(head), reporter, sight)
+    flow = _Flow(job, plan, heads, ray.put(heads), reporter, sight)
     reporter.expect(pending, layout.encoders)
     watch.on_start(pending)
     with _watching(reporter, guard, watch) as seen:
@@ -137,8 +139,8 @@ class _Flow:
 
     job: Job
     plan: Plan
-    head: Head
-    head_ref: "ray.ObjectRef[Head]"
+    heads: Heads
+    heads_ref: "ray.ObjectRef[Heads]"
     reporter: Reporter
     sight: Sight
 
@@ -153,10 +155,9 @@ class _Flow:
             Decode(store, job.spec, job.geometry, layout.block_rows, layout.decode_threads, self.reporter, self.sight),
             {
                 "checkpoint": job.checkpoint,
-                "head": self.head_ref,
+                "heads": self.heads_ref,
                 "spec": job.spec,
                 "dtype": job.dtype,
-                "top_k": job.top_k,
                 "batch_size": layout.batch_size,
                 "n_threads": layout.encoder_threads,
                 "reporter": self.reporter,
@@ -167,7 +168,7 @@ class _Flow:
             PartSink(
                 self.sight,
                 self.plan,
-                metadata=_part_metadata(job, self.head),
+                metadata=_part_metadata(job, self.heads),
                 rows_per_part=layout.rows_per_part,
                 reporter=self.reporter,
             ),
@@ -180,7 +181,7 @@ class _Flow:
         )
 
 
-def _part_metadata(job: Job, head: Head) -> dict[str, object]:
+def _part_metadata(job: Job, heads: Heads) -> dict[str, object]:
     """What every part says of itself in its footer."""
     return {
         "version": zsic.__version__,
@@ -188,13 +189,27 @@ def _part_metadata(job: Job, head: Head) -> dict[str, object]:
         "job": job.fields,
         "model": job.checkpoint.name,
         "revision": job.checkpoint.revision,
-        "link": head.link,
-        "labels": list(head.labels) if len(head.labels) <= 1_000 else None,
+        "link": heads.heads[0].link,
+        "labels": _by_set(heads, [list(head.labels) if len(head.labels) <= 1_000 else None for head in heads.heads]),
+        "prompts": _by_set(heads, [_few(head.prompts) for head in heads.heads]),
         "ray": ray.__version__,
         "pillow": importlib.metadata.version("pillow"),
         "torch": importlib.metadata.version("torch"),
         "transformers": importlib.metadata.version("transformers"),
     }
+
+
+def _by_set(heads: Heads, entries: list[Any]) -> Any:
+    """What there is of one label set; of several, by their names."""
+    if len(entries) == 1:
+        return entries[0]
+    return {head.name: entry for head, entry in zip(heads.heads, entries, strict=True)}
+
+
+def _few(prompts: tuple[tuple[str, ...], ...]) -> list[list[str]] | None:
+    """The prompts, unless each part would be much larger for them."""
+    n_letters = sum(len(text) for texts in prompts for text in texts)
+    return [list(texts) for texts in prompts] if n_letters <= _LETTERS else None
 
 
 def _explain(error: Exception) -> ZsicError:

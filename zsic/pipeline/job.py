@@ -4,15 +4,19 @@ Reads small files only; no weights are loaded and Ray is not started.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from zsic.core.errors import SpecError
 from zsic.core.labels import LabelSet, load_labels
 from zsic.core.preprocess import Geometry
-from zsic.core.schema import RESERVED_COLUMNS, SCHEMA_VERSION
-from zsic.core.spec import JobSpec
+from zsic.core.schema import SCHEMA_VERSION, output_schema
+from zsic.core.spec import JobSpec, LabelsSpec
 from zsic.models.checkpoint import Checkpoint, resolve
+from zsic.models.head import METHOD, Head
+from zsic.models.head_cache import find_heads, load_head
+from zsic.models.heads import Heads, columns_of
 from zsic.models.int8 import require_onnx
 from zsic.models.processor import read_geometry
 from zsic.models.weights import count_image_parameters
@@ -37,12 +41,14 @@ class Job:
     """Everything that a run needs to know before it starts."""
 
     spec: JobSpec
-    labels: LabelSet
+    sets: tuple[LabelSet | Head, ...]
+    """The label sets, in the order of their columns; those that come as files are compiled already."""
     checkpoint: Checkpoint
     geometry: Geometry
     output: Output
     objects: Objects
-    top_k: int
+    top_ks: tuple[int, ...]
+    """Predictions kept, by set."""
     dtype: str
 
     @property
@@ -51,16 +57,26 @@ class Job:
         return {
             "schema_version": SCHEMA_VERSION,
             "model": {"digest": self.checkpoint.digest, "dtype": self.dtype},
-            "labels": {"digest": self.labels.digest, "n": len(self.labels.names)},
-            "head": "mean of unit prompt embeddings, renormalised",
+            "labels": _of_one_or_each(self._describe_sets()),
+            "head": METHOD,
             "geometry": self.geometry.to_dict(),
             "decode": self.spec.decode.model_dump(),
-            "scoring": {"top_k": self.top_k},
+            "scoring": {"top_k": _of_one_or_each(list(self.top_ks))},
             "output": {
                 "embeddings": self.spec.output.embeddings,
                 "keep_columns": list(self.spec.source.keep_columns),
             },
         }
+
+    def _describe_sets(self) -> list[dict[str, object]]:
+        described = [{"digest": each.digest, "n": len(each.names)} for each in self.sets]
+        if len(self.sets) == 1:
+            return described  # a name that ends no column decides nothing
+        return [{"name": each.name, **entry} for each, entry in zip(self.sets, described, strict=True)]
+
+    def find_heads(self) -> Heads:
+        """Compile the label sets, or find them compiled."""
+        return find_heads(self.sets, self.top_ks, self.checkpoint)
 
     @cached_property
     def last_rate(self) -> float | None:
@@ -99,23 +115,55 @@ class Job:
 
 def prepare(spec: JobSpec) -> Job:
     """Resolve a spec.  Raises `SpecError`, `ModelError` or `StoreError`; nothing is written."""
-    labels = load_labels(spec.labels)
     checkpoint = resolve(spec.model, spec.store)
+    sets = _load_sets(spec.labels, checkpoint)
     store = open_store(spec.output.uri, spec.store)
     output = Output(store, Mirror(store, spec.store, wanted=spec.output.publish == "delta"))
+    reserved = set(output_schema((), 1, columns_of(sets)).names)
     for name in spec.source.keep_columns:
-        if name in RESERVED_COLUMNS:
+        if name in reserved:
             raise SpecError(f"source.keep_columns: {name!r} is a column of the output; rename it in the source")
     return Job(
         spec=spec,
-        labels=labels,
+        sets=sets,
         checkpoint=checkpoint,
         geometry=read_geometry(checkpoint),
         output=output,
         objects=Objects(spec.store),
-        top_k=resolve_top_k(spec.scoring.top_k, len(labels.names)),
+        top_ks=tuple(resolve_top_k(spec.scoring.top_k, len(each.names)) for each in sets),
         dtype=_resolve_dtype(spec, output),
     )
+
+
+def _of_one_or_each(entries: list[Any]) -> Any:
+    """The entry of a job with one label set, or the list of them."""
+    return entries[0] if len(entries) == 1 else entries
+
+
+def _load_sets(specs: Sequence[LabelsSpec], checkpoint: Checkpoint) -> tuple[LabelSet | Head, ...]:
+    """Read the label sets of a job.  Raises `SpecError`, where there are several, unless each has a name of its own."""
+    fields = ["labels"] if len(specs) == 1 else [f"labels.{i}" for i in range(len(specs))]
+    sets: list[LabelSet | Head] = []
+    for spec, field in zip(specs, fields, strict=True):
+        if spec.head is None or spec.path or spec.names:
+            sets.append(load_labels(spec, field))
+            continue
+        if spec.templates:
+            raise SpecError(f"{field}.templates: {spec.head} has its prompts already; compile it again with others")
+        head = load_head(spec.head, checkpoint, f"{field}.head")
+        sets.append(replace(head, name=spec.name or head.name))
+    if len(sets) == 1:
+        return tuple(sets)
+    first: dict[str, str] = {}
+    for each, field in zip(sets, fields, strict=True):
+        if each.name is None:
+            raise SpecError(
+                f"{field}.name is missing; of several label sets each needs one, for its columns: `colours=red,blue`"
+            )
+        if each.name in first:
+            raise SpecError(f"{field}.name is {each.name!r}, as {first[each.name]}.name is; use another")
+        first[each.name] = field
+    return tuple(sets)
 
 
 def resolve_top_k(top_k: int | None, n_labels: int) -> int:

@@ -10,12 +10,14 @@ import yaml
 
 import zsic
 from zsic.core.errors import SpecError
-from zsic.core.spec import JobSpec, change_spec
+from zsic.core.spec import JobSpec, LabelsSpec, change_labels, change_spec
 from zsic.pipeline import entry
 from zsic.storage.uri import scheme_of
 
 SPEC = "spec.yaml"
 ENTRY = "entry.py"
+_FILES = ("path", "head")
+"""Fields of a label set that name a file."""
 
 
 def pack(spec: JobSpec, folder: Path) -> str:
@@ -25,15 +27,22 @@ def pack(spec: JobSpec, folder: Path) -> str:
     names, and sends everything else that lies about.  Raises `SpecError` for what only this machine has.
     """
     spec = _for_elsewhere(spec)
-    if spec.labels.path is not None and (labels := Path(spec.labels.path)).is_file():
-        packed = f"labels{labels.suffix.lower()}"
-        shutil.copyfile(labels, folder / packed)
-        spec = change_spec(spec, {"labels": {"path": packed}})
+    spec = change_labels(spec, [_pack_labels(each, i, folder) for i, each in enumerate(spec.labels)])
     (folder / SPEC).write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     (folder / entry.REQUIREMENTS).write_text(json.dumps(read_requirements()), encoding="utf-8")
     shutil.copyfile(entry.__file__, folder / ENTRY)
     shutil.copytree(Path(zsic.__file__).parent, folder / "zsic", ignore=shutil.ignore_patterns("__pycache__"))
     return f'exec "$(command -v python || command -v python3)" {ENTRY} run {SPEC}'
+
+
+def _pack_labels(labels: LabelsSpec, number: int, folder: Path) -> dict[str, str]:
+    """Copy the file of a label set, if this machine has it; gives the field that names it from now on."""
+    packed = {}
+    for name in _FILES:
+        if (path := getattr(labels, name)) is not None and (file := Path(path)).is_file():
+            packed[name] = f"labels{number or ''}{file.suffix.lower()}"
+            shutil.copyfile(file, folder / packed[name])
+    return packed
 
 
 def read_requirements() -> dict[str, Any]:
@@ -53,9 +62,10 @@ def _for_elsewhere(spec: JobSpec) -> JobSpec:
     _refuse_relative("output.uri", spec.output.uri)
     if spec.model.name != "demo" and Path(spec.model.name).is_dir():
         _refuse_relative("model.name", spec.model.name)
-    labels = spec.labels.path
-    if labels is not None and not Path(labels).is_file():
-        _refuse_relative("labels.path", labels)
+    for each in spec.labels:
+        for name in _FILES:
+            if (path := getattr(each, name)) is not None and not Path(path).is_file():
+                _refuse_relative(f"labels.{name}", path)
     return change_spec(spec, {"execution": {"address": "auto"}})
 
 

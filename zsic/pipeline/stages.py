@@ -25,6 +25,7 @@ import ray
 from zsic.core.cell import Cells
 from zsic.core.deadman import Deadman
 from zsic.core.decode import DecodeError
+from zsic.core.embedding import Embeddings
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.predictions import Answers
 from zsic.core.preprocess import Geometry, Pixels, Prepared, prepare
@@ -38,7 +39,7 @@ from zsic.storage.store import Store
 
 if TYPE_CHECKING:
     from zsic.models.checkpoint import Checkpoint
-    from zsic.models.head import Head
+    from zsic.models.heads import Heads
     from zsic.pipeline.progress import Reporter
 
 Prepare = Callable[[bytes, Pixels], Prepared]
@@ -186,7 +187,7 @@ class _Block:
 
 
 class Encode:
-    """An actor that holds the image tower and the head: a block of pixels to rows of the table.
+    """An actor that holds the image tower and the heads: a block of pixels to rows of the table.
 
     `batch_size` None is what suits the GPU best.
     """
@@ -194,11 +195,10 @@ class Encode:
     def __init__(
         self,
         checkpoint: "Checkpoint",
-        head: "Head | ray.ObjectRef[Head]",
+        heads: "Heads | ray.ObjectRef[Heads]",
         spec: JobSpec,
         *,
         dtype: str,
-        top_k: int,
         batch_size: int | None,
         n_threads: int,
         reporter: "Reporter",
@@ -212,15 +212,14 @@ class Encode:
         self._batch_size = batch_size or find_batch_size(self._encoder)
         self._streams = Streams(device)
         # Of many labels the matrix is large: one copy lies in the object store, for all encoders.
-        head = ray.get(head) if isinstance(head, ray.ObjectRef) else head
-        self._head = head.to_device(device)
+        heads = ray.get(heads) if isinstance(heads, ray.ObjectRef) else heads
+        self._heads = heads.to_device(device)
         self._keep_columns = spec.source.keep_columns
         self._embeddings = spec.output.embeddings
-        self._top_k = top_k
         self._reporter = reporter
-        self._schema = output_schema(self._keep_columns, self._encoder.dim if self._embeddings else None).append(
-            pa.field(SOURCE_TOTAL, pa.int32())
-        )
+        self._schema = output_schema(
+            self._keep_columns, self._encoder.dim if self._embeddings else None, self._heads.columns
+        ).append(pa.field(SOURCE_TOTAL, pa.int32()))
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Classify the rows of a block whose outcome is ok; order and number of rows stay.  Threads may call."""
@@ -231,15 +230,15 @@ class Encode:
         outcomes, details = block["outcome"].to_pylist(), block["detail"].to_pylist()
         ok_rows = np.flatnonzero(np.array(outcomes) == Outcome.OK)
         pixels_NHW3 = _pixels_of(block, self._encoder.geometry)
-        dim = self._encoder.dim if self._embeddings else None
-        answers = Answers(self._head.labels, block.num_rows, self._top_k, dim)
+        answers = self._heads.begin(block.num_rows)
+        embeddings = Embeddings(block.num_rows, self._encoder.dim) if self._embeddings else None
         begin = 0
         while begin < len(ok_rows):
             started = time.perf_counter()
             # Batches of about one size: a last one of few images would not be worth its time on a GPU.
             n_batches = ceil((len(ok_rows) - begin) / self._batch_size)
             rows_B = ok_rows[begin : begin + ceil((len(ok_rows) - begin) / n_batches)]
-            bad_rows = self._classify_if_it_fits(pixels_NHW3, rows_B, answers)
+            bad_rows = self._classify_if_it_fits(pixels_NHW3, rows_B, answers, embeddings)
             if bad_rows is None:
                 continue  # with fewer
             for row in bad_rows:
@@ -250,7 +249,11 @@ class Encode:
         self._reporter.add_outcomes(outcomes)
 
         columns: dict[str, Any] = {name: block[name] for name in ("id", "uri", "key", "width", "height", SOURCE_TOTAL)}
-        columns |= {"outcome": outcomes, "detail": details, **answers.columns()}
+        columns |= {"outcome": outcomes, "detail": details}
+        for each in answers:
+            columns |= each.to_arrays()
+        if embeddings is not None:
+            columns["embedding"] = embeddings.to_array()
         columns |= dict(zip(self._keep_columns, split_kept(block[KEPT], self._keep_columns), strict=True))
         table = pa.table([_as_column(columns[field.name], field.type) for field in self._schema], schema=self._schema)
         if table.num_rows != block.num_rows:
@@ -258,7 +261,11 @@ class Encode:
         return table
 
     def _classify_if_it_fits(
-        self, pixels_NHW3: npt.NDArray[np.uint8], rows_B: npt.NDArray[np.int64], answers: Answers
+        self,
+        pixels_NHW3: npt.NDArray[np.uint8],
+        rows_B: npt.NDArray[np.int64],
+        answers: list[Answers],
+        embeddings: Embeddings | None,
     ) -> npt.NDArray[np.int64] | None:
         """Classify, or find that memory does not do for so many: then batches are smaller from now on."""
         import torch
@@ -266,7 +273,7 @@ class Encode:
         from zsic.models.batch import halve
 
         try:
-            return self._classify(pixels_NHW3, rows_B, answers)
+            return self._classify(pixels_NHW3, rows_B, answers, embeddings)
         except (RuntimeError, MemoryError) as error:
             self._batch_size = halve(len(rows_B), error)
         # Only now: the error held what the batch had allocated.
@@ -274,7 +281,11 @@ class Encode:
         return None
 
     def _classify(
-        self, pixels_NHW3: npt.NDArray[np.uint8], rows_B: npt.NDArray[np.int64], answers: Answers
+        self,
+        pixels_NHW3: npt.NDArray[np.uint8],
+        rows_B: npt.NDArray[np.int64],
+        answers: list[Answers],
+        embeddings: Embeddings | None,
     ) -> npt.NDArray[np.int64]:
         """Enter the answers of some rows of a block; returns those whose embedding is not finite."""
         from zsic.models.batch import encode_apart
@@ -285,10 +296,12 @@ class Encode:
             self._encoder.encode, pixels_NHW3[first : last + 1] if is_whole else pixels_NHW3[rows_B]
         )
         finite_B = image_BD.isfinite().all(dim=1).cpu().numpy()
-        top = self._head.rank(image_BD.nan_to_num(), self._top_k)
-        arrays = (top.label_index_BK, top.score_BK, top.similarity_BK, image_BD)
-        answers.enter(rows_B[finite_B], *(array.cpu().numpy()[finite_B] for array in arrays))
         bad: npt.NDArray[np.int64] = rows_B[~finite_B]
+        for each, verdict in zip(answers, self._heads.judge(image_BD.nan_to_num()), strict=True):
+            each.enter(rows_B, verdict.cpu())
+            each.withdraw(bad)
+        if embeddings is not None:
+            embeddings.enter(rows_B[finite_B], image_BD.cpu().numpy()[finite_B])
         return bad
 
 

@@ -4,14 +4,14 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from zsic.core.errors import IncompleteError, SpecError, ZsicError
-from zsic.flags import to_fields, to_parameters
+from zsic.flags import OF_RELABELLING, to_fields, to_parameters
 
 if TYPE_CHECKING:
     from zsic.core.spec import JobSpec
@@ -53,20 +53,25 @@ Model = Annotated[str, typer.Option("--model", help="Hub id, local folder, or de
 Endpoint = Annotated[str | None, typer.Option("--s3-endpoint-url", help="URL of an S3-compatible server.")]
 
 
-def _job_command(name: str, act: Callable[..., None], doc: str) -> None:
-    """Register a command that takes every field of the spec as a flag and hands the given ones to `act`.
+def _job_command(
+    name: str, act: Callable[..., None], doc: str, *, source: Any = Source, flags: Collection[str] | None = None
+) -> None:
+    """Register a command that takes fields of the spec as flags, all or some, and hands the given ones to `act`.
 
     What `act` takes by name only are flags of this command alone.
     """
+    kind = source
     own = [each for each in inspect.signature(act).parameters.values() if each.kind is each.KEYWORD_ONLY]
 
-    def command(source: Source, **given: Any) -> None:
+    def command(source: Any, **given: Any) -> None:
         fields = to_fields(given)
         fields["source"] = {"uris": source, **fields.get("source", {})}
         act(fields, **{each.name: given[each.name] for each in own})
 
-    positional = inspect.signature(command).parameters["source"]
-    command.__signature__ = inspect.Signature([positional, *to_parameters(), *own])  # type: ignore[attr-defined]
+    positional = inspect.signature(command).parameters["source"].replace(annotation=kind)
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [positional, *to_parameters(flags), *own]
+    )
     app.command(name, help=doc)(command)
 
 
@@ -82,6 +87,15 @@ def _classify(fields: dict[str, Any]) -> None:
     _require(fields, "labels", "--labels")
     _require(fields, "output", "--output")
     console.run_job(make_spec(fields))
+
+
+def _relabel(fields: dict[str, Any]) -> None:
+    from zsic import console
+
+    _require(fields, "labels", "--labels")
+    _require(fields, "output", "--output")
+    fields["source"]["format"] = "output"
+    console.relabel(fields)
 
 
 def _plan(
@@ -141,6 +155,14 @@ _job_command(
     "classify",
     _classify,
     "Classify images into a Parquet table.  Run the same command again to resume, or to take up new images.",
+)
+_job_command(
+    "relabel",
+    _relabel,
+    "Give the rows of an output other labels, from its embeddings: no image is read.  Run the same command again to "
+    "resume, or to follow an output that has changed.",
+    source=Annotated[str, typer.Argument(metavar="OUT", help="Output of `classify --embeddings`.", show_default=False)],
+    flags=OF_RELABELLING,
 )
 _job_command("plan", _plan, "Show what `classify` (or a spec file) would do, on what, and how long; writes nothing.")
 

@@ -1,7 +1,7 @@
 """The flags that are fields of the spec: of `classify`, and of what previews it.  Imports nothing heavy."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -71,7 +71,7 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
         Flag("--publish", "output.publish", str, "delta: the folder is a Delta table, too, from this run on."),
     ),
     "Source": (
-        Flag("--format", "source.format", str, "auto, images, tar, parquet, manifest or delta."),
+        Flag("--format", "source.format", str, "auto, images, tar, parquet, manifest, delta or output."),
         Flag("--image-column", "source.image_column", str, "Parquet column of images; default the only one."),
         Flag("--uri-column", "source.uri_column", str, "Manifest column of URLs; default uri."),
         Flag("--keep-column", "source.keep_columns", list[str], "Column to copy to the output; repeatable."),
@@ -167,18 +167,30 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
 """By the panel of the help that they stand in."""
 
 
-def to_parameters() -> Iterator[inspect.Parameter]:
-    """All flags, for the signature of a command."""
+OF_RELABELLING = frozenset(
+    (
+        *("--labels", "--head", "--template", "--top-k", "--model", "--revision"),
+        *("--output", "--embeddings", "--rows-per-part", "--publish"),
+        *("--s3-endpoint-url", "--s3-anonymous", "--store-timeout", "--store-attempts"),
+        *("--address", "--num-cpus", "--decode-cpus", "--decode-tasks", "--no-progress-timeout"),
+    )
+)
+"""The flags of a job that reads no image."""
+
+
+def to_parameters(names: Collection[str] | None = None) -> Iterator[inspect.Parameter]:
+    """The flags of these names, or all of them, for the signature of a command."""
     for panel, flags in FLAGS.items():
         for flag in flags:
-            yield flag.to_parameter(panel)
+            if names is None or flag.name in names:
+                yield flag.to_parameter(panel)
 
 
 def to_fields(given: dict[str, Any]) -> dict[str, Any]:
     """The fields that were set, by group, of all the arguments of a command; `None` is not set."""
     fields: dict[str, Any] = {}
     for flag in (flag for flags in FLAGS.values() for flag in flags):
-        value = given[flag.argument]
+        value = given.get(flag.argument)
         group, _, field = flag.field.partition(".")
         if value is not None and group != "labels":
             fields.setdefault(group, {})[field] = value

@@ -2,7 +2,7 @@
 
 from zsic.console.demo import demo
 from zsic.console.inspect import check_labels, evaluate, predict, pull_model, verify
-from zsic.console.job import run_job, show_plan
+from zsic.console.job import relabel, run_job, show_plan
 from zsic.console.submit import follow, stop, submit
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "follow",
     "predict",
     "pull_model",
+    "relabel",
     "run_job",
     "show_plan",
     "stop",

@@ -2,14 +2,14 @@
 
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
 from zsic.console.hush import hush
 from zsic.console.words import count, duration, err, out, show_table, size
-from zsic.core.spec import JobSpec
+from zsic.core.spec import JobSpec, change_spec, make_spec
 from zsic.core.terminal import printable
 from zsic.pipeline.watch import STAGES, Progress, Watch
 from zsic.storage.pending import Pending
@@ -31,6 +31,18 @@ def run_job(spec: JobSpec) -> None:
 
         summary = run(spec, view)
     show_summary(summary)
+
+
+def relabel(fields: dict[str, Any]) -> None:
+    """Run the job that gives an output other labels; where no model is named, it is the one that made the output."""
+    from zsic.storage.origin import Origin
+
+    spec = make_spec(fields)
+    if "name" not in fields.get("model", {}):
+        origin = Origin.open(spec.source, spec.store)
+        named = {"name": origin.model, "revision": origin.revision}
+        spec = change_spec(spec, {"model": {**named, **fields.get("model", {})}})
+    run_job(spec)
 
 
 class View(Watch):
@@ -128,8 +140,8 @@ def show_summary(summary: "RunSummary") -> None:
         out.print(
             f"  {count(summary.images_per_s)} images/s over {duration(seconds['flow'])}; by one worker alone: "
             f"fetch {_rate(progress.n_decoded, seconds['fetch'])}, "
-            f"decode {_rate(progress.n_decoded, seconds['decode'])}, "
-            f"encode {_rate(progress.n_encoded, seconds['encode'])}"
+            + (f"decode {_rate(progress.n_decoded, seconds['decode'])}, " if seconds["decode"] else "")
+            + f"encode {_rate(progress.n_encoded, seconds['encode'])}"
         )
     if summary.state == "complete":
         total = sum(value for name, value in seconds.items() if name not in STAGES)
@@ -181,9 +193,9 @@ def show_preview(made: "Preview", price_per_hour: float | None = None) -> None:
     cpus, gpus = sum(node.cpus for node in made.nodes), sum(node.gpus for node in made.nodes)
     anywhere = f"any of {len(made.nodes)} nodes" if len(made.nodes) > 1 else "the only node"
     on_gpus = f"{sum(node.gpus > 0 for node in made.nodes)} nodes with GPUs" if len(made.nodes) > 1 else anywhere
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
-            "decode",
+            "decode" if layout.encoders else "relabel",
             f"up to {layout.decode_tasks} tasks",
             anywhere,
             f"{layout.decode_cpus:g}",
@@ -211,6 +223,8 @@ def show_preview(made: "Preview", price_per_hour: float | None = None) -> None:
             f"parts of {count(layout.rows_per_part)} rows",
         ),
     ]
+    if not layout.encoders:
+        rows = [row for row in rows if row[0] != "encode"]
     out.print(f"cluster    {len(made.nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs")
     show_table(["stage", "how many", "where", "CPUs", "GPUs", "memory", "each"], rows, right=(3, 4, 5))
     if made.cost is not None:

@@ -81,10 +81,11 @@ class SourceSpec(_Spec):
     uris: Strings = Field(min_length=1)
     """Directories, globs, brace ranges, prefixes, `.tar` shards, Parquet files, manifests; any fsspec URL."""
     _no_secret = field_validator("uris")(_refuse_credentials)
-    format: Literal["auto", "images", "tar", "parquet", "manifest", "delta"] = "auto"
+    format: Literal["auto", "images", "tar", "parquet", "manifest", "delta", "output"] = "auto"
     """What the objects are.  `auto` goes by the ending: `.tar`; `.parquet` (an image column, else a `uri` column);
     `.csv` and `.jsonl` that are named or globbed are manifests; all else is taken for an image.  A folder with a
-    `_delta_log` is a Delta table: the Parquet files that are the table now, and no others."""
+    `_delta_log` is a Delta table: the Parquet files that are the table now, and no others.  `output` is an output with
+    embeddings: its rows get other labels, and no image is read (`zsic relabel`)."""
     image_column: str | None = None
     """Parquet column with the image bytes or HF's `{bytes, path}`; None finds the only one there is."""
     uri_column: str = "uri"

@@ -20,6 +20,9 @@ GPU_CALLS = 3
 _CUDA_BYTES = 5 * GIB // 2
 """Host memory of a process that uses CUDA, without weights; measured: 2.3 to 3.3 GiB with them."""
 
+_ROWS_ANSWERED_PER_S = 200_000
+"""By a core that has their embeddings, and few labels."""
+_ROWS_OF_A_BLOCK = 50_000
 _ROWS_WRITTEN_PER_S = 20_000
 """By one write task, by far: Parquet takes some 20 microseconds of CPU for a row, and a store as much again."""
 
@@ -188,6 +191,58 @@ def lay_out(
         batch_size=None if on_gpu and execution.batch_size is None else min(batch_size, block_rows),
         rows_per_part=rows,
         images_per_slice=_images_per_slice(workload, block_rows, decode_tasks),
+        images_per_s=rate,
+    )
+
+
+def lay_out_relabelling(
+    execution: ExecutionSpec,
+    nodes: Sequence[Node],
+    *,
+    rows_of_a_part: int,
+    row_bytes: int,
+    n_rows: int,
+    rows_per_part: int | None = None,
+    images_per_s: float | None = None,
+) -> Layout:
+    """Divide the cluster between answering rows that are there and writing them; there are no encoders.
+
+    `rows_of_a_part` are those of the largest part, which a task holds, and `row_bytes` are with the embedding.  Raises
+    `CapacityError`, with the numbers, if the job could not make progress.
+    """
+    cpus = sum(node.cpus for node in nodes)
+    cpus_of_a_node = max(node.cpus for node in nodes)
+    task_cpus = execution.decode_cpus or (1.0 if cpus_of_a_node >= 2 else 0.5)
+    write_cpus = 0.5 if cpus_of_a_node >= 2 else 0.25
+    rate = images_per_s or _ROWS_ANSWERED_PER_S * cpus
+    write_tasks = max(1, int(cpus / 4))
+    _check_cpus(cpus, task_cpus, 0, 0.0, write_cpus)
+    tasks = execution.decode_tasks or max(1, int((cpus - write_tasks * write_cpus) / task_cpus))
+    rows = rows_per_part or int(min(max(60 * rate, 1_000), 200_000))
+    memory = 3 * rows_of_a_part * row_bytes
+    write_memory = 4 * rows * row_bytes
+    _check_places(nodes, [("task", Node(task_cpus, 0.0, memory)), ("write task", Node(write_cpus, 0.0, write_memory))])
+    # Between two tasks of one worker Ray takes tenths of a second, so a task should last some.
+    rows_per_slice = max(min(n_rows // (4 * tasks), 1_000_000), 1)
+    return Layout(
+        decode_cpus=task_cpus,
+        decode_threads=max(1, round(task_cpus)),
+        decode_tasks=tasks,
+        decode_memory_bytes=memory,
+        encoders=0,
+        max_encoders=0,
+        encoder_cpus=0.0,
+        encoder_gpus=0.0,
+        encoder_threads=0,
+        encoder_calls=0,
+        encoder_memory_bytes=0,
+        write_cpus=write_cpus,
+        write_tasks=write_tasks,
+        write_memory_bytes=write_memory,
+        block_rows=min(_ROWS_OF_A_BLOCK, rows_of_a_part),
+        batch_size=None,
+        rows_per_part=rows,
+        images_per_slice=rows_per_slice,
         images_per_s=rate,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 import ray.exceptions
+from ray.data import Dataset
 from ray.data.exceptions import ExecutionTimeoutError, SystemException
 
 import zsic
@@ -21,10 +22,11 @@ from zsic.core.fingerprint import fingerprint
 from zsic.models.heads import Heads
 from zsic.pipeline.capacity import Layout, Node
 from zsic.pipeline.cluster import connect, read_nodes, wait_for_nodes
-from zsic.pipeline.graph import MAX_TASK_RETRIES, build, set_context
+from zsic.pipeline.graph import MAX_TASK_RETRIES, build, build_relabelling, set_context
 from zsic.pipeline.guard import Guard
-from zsic.pipeline.job import Job
+from zsic.pipeline.job import ROW_BYTES, Job
 from zsic.pipeline.progress import Reporter, start_reporter
+from zsic.pipeline.relabel import Relabel
 from zsic.pipeline.sight import Sight, look
 from zsic.pipeline.sink import PartSink
 from zsic.pipeline.stages import Decode
@@ -60,7 +62,7 @@ def classify(job: Job, plan: Plan, ledger: Ledger, guard: Guard, watch: Watch, c
     """Run the pipeline over what is pending; returns the sums of all workers."""
     execution = job.spec.execution
     counted = count_pending(job.output.store, plan, ledger)
-    pending = counted.estimate(job.objects, job.spec)
+    pending = job.estimate(counted)
     # This machine alone sees what it sees.
     sight = look(job.output.store, counted.drawn.sources if execution.address is not None else ())
     watch.on_step("starting Ray" if execution.address is None else "connecting to Ray")
@@ -101,7 +103,14 @@ def _flow(
 
     layout, nodes = lay_out(), tuple(read_nodes())
     clock.lap("nodes")
-    slices = cut(job.output.store, plan, ledger, images_per_slice=layout.images_per_slice)
+    shards_per_slice = 1 if job.origin is None else max(1, layout.images_per_slice // job.origin.rows_per_part)
+    slices = cut(
+        job.output.store,
+        plan,
+        ledger,
+        images_per_slice=layout.images_per_slice,
+        shards_per_slice=shards_per_slice,
+    )
     flow = _Flow(job, plan, heads, ray.put(heads), reporter, sight)
     reporter.expect(pending, layout.encoders)
     watch.on_start(pending)
@@ -147,10 +156,28 @@ class _Flow:
     def run(self, slices: list[Slice], layout: Layout) -> None:
         """Classify some slices and write their parts."""
         _log.info("layout: %s", layout)
+        dataset = self._classify(slices, layout) if self.job.origin is None else self._relabel(slices, layout)
+        dataset.write_datasink(
+            PartSink(
+                self.sight,
+                self.plan,
+                metadata=_part_metadata(self.job, self.heads),
+                rows_per_part=layout.rows_per_part,
+                reporter=self.reporter,
+            ),
+            concurrency=layout.write_tasks,
+            ray_remote_args={
+                "num_cpus": layout.write_cpus,
+                "memory": layout.write_memory_bytes,
+                "max_retries": MAX_TASK_RETRIES,
+            },
+        )
+
+    def _classify(self, slices: list[Slice], layout: Layout) -> Dataset:
         job, store = self.job, self.job.output.store
         height, width = job.geometry.size
         set_context(layout, height * width * 3, job.spec.execution.no_progress_timeout_s)
-        dataset = build(
+        return build(
             slices,
             Decode(store, job.spec, job.geometry, layout.block_rows, layout.decode_threads, self.reporter, self.sight),
             {
@@ -164,21 +191,24 @@ class _Flow:
             },
             layout,
         )
-        dataset.write_datasink(
-            PartSink(
-                self.sight,
-                self.plan,
-                metadata=_part_metadata(job, self.heads),
-                rows_per_part=layout.rows_per_part,
-                reporter=self.reporter,
-            ),
-            concurrency=layout.write_tasks,
-            ray_remote_args={
-                "num_cpus": layout.write_cpus,
-                "memory": layout.write_memory_bytes,
-                "max_retries": MAX_TASK_RETRIES,
-            },
+
+    def _relabel(self, slices: list[Slice], layout: Layout) -> Dataset:
+        job = self.job
+        assert job.origin is not None
+        row_bytes = ROW_BYTES + (2 * job.origin.dim if job.spec.output.embeddings else 0)
+        set_context(layout, row_bytes, job.spec.execution.no_progress_timeout_s)
+        stage = Relabel(
+            plan_store=job.output.store,
+            origin_store=job.origin.store,
+            heads=self.heads_ref,
+            columns=self.heads.columns,
+            keep_columns=job.keep_columns,
+            embedding_dim=job.origin.dim if job.spec.output.embeddings else None,
+            block_rows=layout.block_rows,
+            reporter=self.reporter,
+            sight=self.sight,
         )
+        return build_relabelling(slices, stage, layout)
 
 
 def _part_metadata(job: Job, heads: Heads) -> dict[str, object]:

@@ -11,6 +11,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.util.annotations import RayDeprecationWarning
 
 from zsic.pipeline.capacity import Layout
+from zsic.pipeline.relabel import Relabel
 from zsic.pipeline.stages import Decode, Encode
 from zsic.storage.slices import Slice
 
@@ -31,13 +32,31 @@ def set_context(layout: Layout, pixels_bytes: int, no_progress_timeout_s: float)
     context.print_on_execution_start = False
 
 
+def build_relabelling(slices: list[Slice], relabel: Relabel, layout: Layout) -> Dataset:
+    """Slices -> rows with other answers (CPU tasks).  The sink follows with `write_datasink`."""
+    warnings.filterwarnings("ignore", message=".*ray_remote_args.*", category=RayDeprecationWarning)
+    return _from_slices(slices).map_batches(
+        relabel,
+        batch_size=None,
+        num_cpus=layout.decode_cpus,
+        memory=layout.decode_memory_bytes,
+        compute=TaskPoolStrategy(layout.decode_tasks),
+        max_retries=MAX_TASK_RETRIES,
+    )
+
+
+def _from_slices(slices: list[Slice]) -> Dataset:
+    """A row and a block for each slice."""
+    items = [{"slice": json.dumps(asdict(piece))} for piece in slices]
+    return ray.data.from_items(items, override_num_blocks=len(items))
+
+
 def build(slices: list[Slice], decode: Decode, encode_arguments: dict[str, Any], layout: Layout) -> Dataset:
     """Slices -> decode (CPU tasks) -> encode (actor pool).  The sink follows with `write_datasink`."""
     # Ray deprecates the arguments that bound retries and has nothing in their place; below 2.64 they work.
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*", category=RayDeprecationWarning)
-    items = [{"slice": json.dumps(asdict(piece))} for piece in slices]
     return (
-        ray.data.from_items(items, override_num_blocks=len(items))
+        _from_slices(slices)
         .map_batches(
             decode,
             batch_size=None,

@@ -3,7 +3,7 @@
 Reads small files only; no weights are loaded and Ray is not started.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from zsic.core.errors import SpecError
 from zsic.core.labels import LabelSet, load_labels
 from zsic.core.preprocess import Geometry
 from zsic.core.schema import SCHEMA_VERSION, output_schema
-from zsic.core.spec import JobSpec, LabelsSpec
+from zsic.core.spec import JobSpec, LabelsSpec, UpdateSpec
 from zsic.models.checkpoint import Checkpoint, resolve
 from zsic.models.head import METHOD, Head
 from zsic.models.head_cache import find_heads, load_head
@@ -20,11 +20,15 @@ from zsic.models.heads import Heads, columns_of
 from zsic.models.int8 import require_onnx
 from zsic.models.processor import read_geometry
 from zsic.models.weights import count_image_parameters
-from zsic.pipeline.capacity import Layout, Node, Workload, lay_out
+from zsic.pipeline.capacity import Layout, Node, Workload, lay_out, lay_out_relabelling
 from zsic.pipeline.summary import last_rate
+from zsic.storage.changes import Changes
 from zsic.storage.mirror import Mirror
 from zsic.storage.objects import Objects
-from zsic.storage.output import Output
+from zsic.storage.origin import Origin
+from zsic.storage.output import Listing, Output, Work
+from zsic.storage.pending import Pending, PendingCount
+from zsic.storage.sources import list_sources
 from zsic.storage.store import open_store
 
 DEFAULT_TOP_K = 5
@@ -50,23 +54,58 @@ class Job:
     top_ks: tuple[int, ...]
     """Predictions kept, by set."""
     dtype: str
+    origin: Origin | None = None
+    """The output whose rows get other labels; None where images are classified."""
 
     @property
     def fields(self) -> dict[str, object]:
         """What decides an answer, for the fingerprint.  How it is executed is not among them."""
+        pixels: dict[str, object] = {}
+        if self.origin is None:
+            pixels = {"geometry": self.geometry.to_dict(), "decode": self.spec.decode.model_dump()}
+        else:
+            pixels = {"embeddings_of": self.origin.fingerprint}
         return {
             "schema_version": SCHEMA_VERSION,
             "model": {"digest": self.checkpoint.digest, "dtype": self.dtype},
             "labels": _of_one_or_each(self._describe_sets()),
             "head": METHOD,
-            "geometry": self.geometry.to_dict(),
-            "decode": self.spec.decode.model_dump(),
+            **pixels,
             "scoring": {"top_k": _of_one_or_each(list(self.top_ks))},
-            "output": {
-                "embeddings": self.spec.output.embeddings,
-                "keep_columns": list(self.spec.source.keep_columns),
-            },
+            "output": {"embeddings": self.spec.output.embeddings, "keep_columns": list(self.keep_columns)},
         }
+
+    @property
+    def keep_columns(self) -> tuple[str, ...]:
+        """Columns of the source that the output has."""
+        return self.spec.source.keep_columns if self.origin is None else self.origin.keep_columns
+
+    @property
+    def listing(self) -> Listing:
+        """The sources; listed as it is iterated, each time anew."""
+        if self.origin is not None:
+            return self.origin
+        return list_sources(self.spec.source, self.objects, excluding=self.output.store.uri)
+
+    @property
+    def update(self) -> UpdateSpec:
+        """What is done about what the output holds already: one that follows another has no rows of its own accord."""
+        return self.spec.update if self.origin is None else UpdateSpec(prune=True)
+
+    def compare(self, listing: Listing) -> Changes:
+        """What the sources ask for, without doing it."""
+        return self.output.compare(listing, self.update, retry=self.origin is None)
+
+    def begin(self, listing: Listing, tell: Callable[[str], None]) -> Work:
+        """Take up the open plan of the output, or make one."""
+        source = self.spec.source.model_dump(mode="json")
+        return self.output.begin(listing, self.fields, source, self.update, retry=self.origin is None, tell=tell)
+
+    def estimate(self, counted: PendingCount, image_bytes: float | None = None) -> Pending:
+        """How much is left to do."""
+        if self.origin is not None:
+            return self.origin.estimate(counted)
+        return counted.estimate(self.objects, self.spec, image_bytes)
 
     def _describe_sets(self) -> list[dict[str, object]]:
         described = [{"digest": each.digest, "n": len(each.names)} for each in self.sets]
@@ -86,7 +125,7 @@ class Job:
     @property
     def rate_is_known(self) -> bool:
         """Whether parts need not be sized by a guess."""
-        return self.spec.output.rows_per_part is not None or self.last_rate is not None
+        return self.origin is not None or self.spec.output.rows_per_part is not None or self.last_rate is not None
 
     def lay_out(self, nodes: Sequence[Node], n_images: int, *, images_per_s: float | None = None) -> Layout:
         """Divide a cluster among the stages; the same for a run and for its preview.
@@ -94,6 +133,16 @@ class Job:
         `images_per_s` is what this run has been measured to do; without it, what the last one did, or a guess.
         Raises `CapacityError` if the job could not make progress there.
         """
+        if self.origin is not None:
+            return lay_out_relabelling(
+                self.spec.execution,
+                nodes,
+                rows_of_a_part=self.origin.most_rows,
+                row_bytes=ROW_BYTES + 2 * self.origin.dim,
+                n_rows=n_images,
+                rows_per_part=self.spec.output.rows_per_part,
+                images_per_s=images_per_s or self.last_rate,
+            )
         height, width = self.geometry.size
         workload = Workload(
             height=height,
@@ -115,7 +164,10 @@ class Job:
 
 def prepare(spec: JobSpec) -> Job:
     """Resolve a spec.  Raises `SpecError`, `ModelError` or `StoreError`; nothing is written."""
+    origin = Origin.open(spec.source, spec.store) if spec.source.format == "output" else None
     checkpoint = resolve(spec.model, spec.store)
+    if origin is not None:
+        _check_origin(origin, checkpoint, spec)
     sets = _load_sets(spec.labels, checkpoint)
     store = open_store(spec.output.uri, spec.store)
     output = Output(store, Mirror(store, spec.store, wanted=spec.output.publish == "delta"))
@@ -131,8 +183,24 @@ def prepare(spec: JobSpec) -> Job:
         output=output,
         objects=Objects(spec.store),
         top_ks=tuple(resolve_top_k(spec.scoring.top_k, len(each.names)) for each in sets),
-        dtype=_resolve_dtype(spec, output),
+        dtype=_resolve_dtype(spec, output) if origin is None else origin.fields["model"]["dtype"],
+        origin=origin,
     )
+
+
+def _check_origin(origin: Origin, checkpoint: Checkpoint, spec: JobSpec) -> None:
+    """See to it that labels and embeddings are of one model."""
+    theirs = origin.fields["model"]["digest"]
+    if theirs != checkpoint.digest:
+        named = f"{origin.model} at {origin.revision}" if origin.revision else origin.model
+        raise SpecError(
+            f"model.name: {checkpoint.name} (weights {checkpoint.digest[:16]}) is not the model that made the "
+            f"embeddings of {origin.store.uri}: {named} ({theirs[:16]}); name that one"
+        )
+    if spec.model.quantize is not None:
+        raise SpecError("model.quantize is for images, and source.format is output, whose images are encoded already")
+    if open_store(spec.output.uri, spec.store).uri == origin.store.uri:
+        raise SpecError(f"output.uri: {spec.output.uri} is the source, too; an output keeps its labels: name another")
 
 
 def _of_one_or_each(entries: list[Any]) -> Any:

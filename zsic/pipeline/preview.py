@@ -13,7 +13,6 @@ from zsic.pipeline.nodes import make_node
 from zsic.pipeline.prediction import Prediction, predict
 from zsic.pipeline.sample import ImageCost, measure
 from zsic.storage.pending import N_SAMPLED, Pending, PendingCount, count_pending
-from zsic.storage.sources import list_sources
 from zsic.storage.spread import Spread
 
 N_MEASURED = 32
@@ -71,15 +70,14 @@ def preview(spec: JobSpec, *, n_sampled: int | None = None, nodes: Sequence[Node
         counted, n_rows = count_pending(job.output.store, plan, ledger, n_drawn), ledger.n_rows
         n_listed, n_redone, n_dropped = 0, plan.n_redone, plan.n_dropped
     else:
-        listing = list_sources(spec.source, job.objects, excluding=job.output.store.uri)
-        changes = job.output.compare(listing, spec.update)
+        changes = job.compare(job.listing)
         counted, n_rows = PendingCount(drawn=Spread(n_drawn)), 0
         for change in changes:
             counted.add(change.to_classify)
         n_listed, n_redone = changes.n_listed, changes.n_changed + changes.n_retried
         n_dropped = changes.n_dropped
     cost = _measure(job, counted, n_sampled, nodes)
-    pending = counted.estimate(job.objects, spec, cost.shard_image_bytes if cost else None)
+    pending = job.estimate(counted, cost.shard_image_bytes if cost else None)
     layout, prediction, rate, rate_from = None, None, 0.0, ""
     nodes = () if not pending.n_images else _nodes(spec.execution) if nodes is None else tuple(nodes)
     if pending.n_images:
@@ -105,7 +103,7 @@ def preview(spec: JobSpec, *, n_sampled: int | None = None, nodes: Sequence[Node
 
 def _measure(job: Job, counted: PendingCount, n_sampled: int | None, nodes: Sequence[Node] | None) -> ImageCost | None:
     """What an image costs, if it is worth the time to find out."""
-    if not counted.n_loose + counted.n_shards:
+    if job.origin is not None or not counted.n_loose + counted.n_shards:
         return None
     # The last run was on the cluster that is there, and says more than a few images could.
     known = job.spec.execution.on_device == "cuda" or job.last_rate is not None

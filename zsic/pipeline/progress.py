@@ -3,6 +3,7 @@
 import functools
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ray
@@ -84,9 +85,14 @@ class Reporter:
         self._last_end = now
         self._add({"n_encoded": n_images, "encode_s": encode_s, "busy_s": busy_s})
 
-    def add_outcomes(self, outcomes: list[str]) -> None:
-        """Report the rows of a block that are ready to be written."""
-        self._add({"n_rows": len(outcomes)}, dict(Counter(outcomes)))
+    def add_relabelled(self, n_rows: int, read_s: float, answer_s: float) -> None:
+        """Report rows that had their embedding, and have answers now."""
+        self._add({"n_decoded": n_rows, "n_encoded": n_rows, "fetch_s": read_s, "encode_s": answer_s})
+
+    def add_outcomes(self, outcomes: Iterable[str] | Mapping[str, int]) -> None:
+        """Report the rows of a block that are ready to be written, or how many of each outcome there are."""
+        counts = Counter(outcomes)
+        self._add({"n_rows": counts.total()}, dict(counts))
 
     def add_part(self, write_s: float) -> None:
         """Report a part that was written."""

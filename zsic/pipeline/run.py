@@ -8,13 +8,12 @@ from zsic.core.spec import JobSpec
 from zsic.pipeline.agreement import Agreement, check_agreement
 from zsic.pipeline.flow import Flowed, classify
 from zsic.pipeline.guard import Guard, check_failures
-from zsic.pipeline.job import QUANTISED, Job, prepare
+from zsic.pipeline.job import Job, prepare
 from zsic.pipeline.summary import RunSummary, record_summary
 from zsic.pipeline.watch import Clock, Progress, Watch
 from zsic.storage.output import Work
 from zsic.storage.plan import Plan
 from zsic.storage.snapshot import Snapshot
-from zsic.storage.sources import list_sources
 
 
 def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
@@ -30,15 +29,14 @@ def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
     clock.lap("prepare")
 
     watch.on_step("listing the source")
-    listing = list_sources(spec.source, job.objects, excluding=job.output.store.uri)
+    listing = job.listing
     agreement: Agreement | None = None
-    if job.dtype == QUANTISED and job.output.read_job() is None:
+    if spec.model.quantize is not None and job.output.read_job() is None:
         watch.on_step("comparing int8 with float32")
         agreement = check_agreement(job, listing)
         clock.lap("compare")
         watch.on_step("listing the source")
-    source = spec.source.model_dump(mode="json")
-    work = job.output.begin(listing, job.fields, source, spec.update, tell=watch.on_step)
+    work = job.begin(listing, watch.on_step)
     clock.lap("list")
     if work.plan is None or work.lease is None:
         return _nothing_to_do(job, owner, clock)

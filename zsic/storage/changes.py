@@ -36,7 +36,7 @@ class Changes:
     """Iterates once over a listing, and gives what is to be done with each batch; counts on the way.
 
     `covers` says, once the listing is over, whether it would have held a source that still existed; without it
-    nothing is dropped.
+    nothing is dropped.  Without `retry` nothing is worth another try.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Changes:
         snapshot: Snapshot | None,
         listing: Iterable[pa.RecordBatch],
         *,
+        retry: bool = True,
         retry_failed: bool = False,
         covers: Callable[[str], bool] | None = None,
     ) -> None:
@@ -54,7 +55,7 @@ class Changes:
         self._listing = listing
         self._covers = covers
         self._known = KnownSources(store, plans)
-        self._retries = _find_retries(store, snapshot, self._known, retry_failed=retry_failed)
+        self._retries = _find_retries(store, snapshot if retry else None, self._known, retry_failed=retry_failed)
         self.n_listed = 0
         self.n_added = 0
         self.n_changed = 0

@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-Kind = Literal["image", "tar", "parquet"]
+Kind = Literal["image", "tar", "parquet", "part"]
+"""Parts are those of an output that gets other labels."""
 
 # fmt: off
 IMAGE_ENDINGS = frozenset((

@@ -118,8 +118,8 @@ class Output:
         snapshot = last_snapshot(self.store)
         return read_plan(self.store, snapshot.sequence + 1 if snapshot else 1)
 
-    def compare(self, listing: Listing, update: UpdateSpec = _NO_EXTRAS) -> Changes:
-        """Hold a listing against what is known; lists as it is iterated."""
+    def compare(self, listing: Listing, update: UpdateSpec = _NO_EXTRAS, *, retry: bool = True) -> Changes:
+        """Hold a listing against what is known; lists as it is iterated.  Without `retry` no row is done again."""
         snapshot = last_snapshot(self.store)
         plans = [require_plan(self.store, n + 1) for n in range(snapshot.sequence if snapshot else 0)]
         return Changes(
@@ -127,6 +127,7 @@ class Output:
             plans,
             snapshot,
             listing,
+            retry=retry,
             retry_failed=update.retry_failed,
             covers=listing.covers if update.prune else None,
         )
@@ -138,6 +139,7 @@ class Output:
         source: Mapping[str, object],
         update: UpdateSpec = _NO_EXTRAS,
         *,
+        retry: bool = True,
         tell: Callable[[str], None] = lambda text: None,
     ) -> Work:
         """Take the open plan up, else make one of what the listing of `source` asks for.
@@ -150,7 +152,7 @@ class Output:
         before, changes = last_snapshot(self.store), None
         if self.open_plan() is None:
             try:
-                changes = iter(self.compare(listing, update))
+                changes = iter(self.compare(listing, update, retry=retry))
                 head = next(changes, None)
             except StoreError as error:
                 if last_snapshot(self.store) == before:
@@ -169,7 +171,7 @@ class Output:
                 return Work(plan, resumed=True, lease=lease)
             if changes is None or last_snapshot(self.store) != before:
                 settle(self.store, self._mirror)
-                changes = iter(self.compare(listing, update))
+                changes = iter(self.compare(listing, update, retry=retry))
             plan = self._make_plan(changes, source)
             if plan is None:
                 lease.end()

@@ -17,12 +17,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from zsic.core.errors import StoreError
-from zsic.core.schema import INDEX_BITS, PREDICTION, SOURCE_TOTAL, read_metadata, with_metadata
+from zsic.core.schema import INDEX_BITS, SOURCE_TOTAL, read_metadata, with_metadata
 from zsic.storage.store import Store
 
 STAGED = "_zsic/staged"
 AGAIN = "again-"
 """In place of a task: a part that a commit has written, of rows that others hold.  No record of work."""
+_WITH_STATISTICS = ("id", "uri", "outcome", "label", "score")
 _NAME = re.compile(r"part-(\d{5,})-[0-9a-f]{8}-[0-9a-z-]+\.parquet")
 
 Ids = npt.NDArray[np.int64]
@@ -70,6 +71,12 @@ def read_part(store: Store, name: str, n_bytes: int, *, place: str | None = None
 def read_columns(store: Store, name: str, columns: list[str]) -> pa.Table:
     """Read some columns of a part."""
     return _read(store, name, columns)[1]
+
+
+def read_schema(store: Store, name: str) -> pa.Schema:
+    """Read the schema of a part, with what its footer says."""
+    with store.open(name) as file:
+        return pq.ParquetFile(file).schema_arrow
 
 
 def to_parquet(table: pa.Table, metadata: Mapping[str, object]) -> bytes:
@@ -123,17 +130,26 @@ def _read(store: Store, place: str, columns: list[str] | None) -> tuple[dict[int
 
 def _write(table: pa.Table) -> bytes:
     embedded = "embedding" in table.schema.names
-    names = [name for name in table.schema.names if name not in ("embedding", "predictions")]
-    # Options go by leaf, and a name that is none is passed over without a word.
-    leaves = [*names, *(f"predictions.list.element.{field.name}" for field in PREDICTION)]
-    repeated = {"uri", "outcome", "detail", "label", "predictions.list.element.label"}
+    leaves = [leaf for field in table.schema for leaf in _leaves(field) if field.name != "embedding"]
+    # Few values, many times: of the columns of answers, whatever set they are of.
+    repeated = [leaf for leaf in leaves if leaf.startswith(("uri", "outcome", "detail", "label", "path"))]
+    repeated += [leaf for leaf in leaves if leaf.endswith(".list.element.label")]
     buffer = io.BytesIO()
     pq.write_table(
         table,
         buffer,
         row_group_size=max(table.num_rows, 1),
         compression=dict.fromkeys(leaves, "zstd") | ({"embedding": "none"} if embedded else {}),
-        use_dictionary=[leaf for leaf in leaves if leaf in repeated],
-        write_statistics=["id", "uri", "outcome", "label", "score"],
+        use_dictionary=repeated,
+        write_statistics=[leaf for leaf in leaves if "." not in leaf and leaf.startswith(_WITH_STATISTICS)],
     )
     return buffer.getvalue()
+
+
+def _leaves(field: pa.Field) -> list[str]:
+    """The columns that Parquet makes of one; options go by them, and a name that is none is passed over silently."""
+    if not pa.types.is_list(field.type):
+        return [field.name]
+    element = field.type.value_type
+    inner = [f".{each.name}" for each in element] if pa.types.is_struct(element) else [""]
+    return [f"{field.name}.list.element{each}" for each in inner]

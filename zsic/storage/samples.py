@@ -28,6 +28,8 @@ def read_samples(
             return read_parquet(source, objects, spec.source, max_bytes=max_bytes, skip=skip)
         case "image":
             return _read_image(source, objects, max_bytes, skip)
+        case "part":
+            raise AssertionError(f"{source.uri} is a part of an output, in which there are no images")
 
 
 def _read_image(source: Source, objects: Objects, max_bytes: int, skip: Callable[[int], bool]) -> Samples:

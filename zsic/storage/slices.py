@@ -28,14 +28,14 @@ class Slice:
     total: int | None = None
 
 
-def cut(store: Store, plan: Plan, ledger: Ledger, *, images_per_slice: int) -> list[Slice]:
+def cut(store: Store, plan: Plan, ledger: Ledger, *, images_per_slice: int, shards_per_slice: int = 1) -> list[Slice]:
     """Cut what is pending into slices, in order of the plan.
 
-    A shard or Parquet file is a slice of its own, and of loose images up to `images_per_slice` neighbours form one;
+    Up to `shards_per_slice` shards or Parquet files, or `images_per_slice` loose images, that are neighbours form one;
     more share a slice only in plans so large that there would be more than `MAX_SLICES`.
     """
     slices: list[Slice] = []
-    n_shards = -(-ledger.n_shards // MAX_SLICES)
+    n_shards = max(shards_per_slice, -(-ledger.n_shards // MAX_SLICES))
     n_images = max(images_per_slice, -(-(ledger.n_sources - ledger.n_shards) // MAX_SLICES))
     position = 0
     for piece in plan.pieces:

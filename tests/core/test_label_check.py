@@ -62,3 +62,22 @@ def test_near_duplicates_are_found_once_a_pair_from_the_threshold_on() -> None:
     ]
     (finding,) = check_labels(labels, similarity_CC=similarity_CC)
     assert "(cosine 0.970)" in finding.message
+
+
+def test_a_name_that_several_labels_go_by_is_told() -> None:
+    labels = (Label("cat", synonyms=("Kitty", "pet")), Label("kitty"), Label("dog", synonyms=("pet",)))
+    found = [f for f in check_labels(LabelSet(labels, ("a {}",))) if f.kind == "same_name"]
+    assert [finding.labels for finding in found] == [("cat", "kitty"), ("cat", "dog")]
+    assert "'Kitty' is a label, and a synonym of another" in found[0].message
+    assert "'pet' is a synonym of both" in found[1].message
+
+
+def test_synonyms_without_a_place_are_told() -> None:
+    labels = (Label("cat", ("on a mat",), synonyms=("kitty",)), Label("dog", ("a {}",), synonyms=("hound",)))
+    found = [f for f in check_labels(LabelSet(labels, ())) if f.kind == "no_place"]
+    assert [finding.labels for finding in found] == [("cat",)]
+
+
+def test_shares_are_told() -> None:
+    labels = LabelSet((Label("cat"), Label("dog")), ("a {}",), prior_C=(0.5, 0.5))
+    assert [finding.kind for finding in check_labels(labels)] == ["shares"]

@@ -8,9 +8,12 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from zsic.core.errors import SpecError
+from zsic.core.label_form import json_schema
 from zsic.core.labels import Label, LabelSet, load_labels
+from zsic.core.rules import Rules
 from zsic.core.spec import LabelsSpec
 from zsic.core.templates import TEMPLATE_SETS
 
@@ -334,3 +337,170 @@ class TestDigest:
     )
     def test_differs_with(self, other: LabelSet) -> None:
         assert self.LABELS.digest != other.digest
+
+
+class TestAllThatALabelMaySay:
+    FILE = """\
+name: zoo
+templates: {en: ["a photo of a {}."], de: ["ein Foto von {}."]}
+language: en
+context: a type of animal
+reject: {background: [wall, sky], min_score: 0.3, min_margin: 0.1}
+back_off: 0.6
+labels:
+  - name: bird
+    children:
+      - {name: robin, synonyms: [redbreast, robin], descriptions: "A {} has a red breast."}
+      - name: Spatz
+        language: de
+        context: eine Vogelart
+        threshold: 0.4
+  - {name: cat, prompts: ["{} on a mat", "the {label}"], synonyms: kitty}
+"""
+
+    def test_becomes_prompts(self, load: Load) -> None:
+        label_set = load("a.yaml", self.FILE)
+        assert label_set.names == ("robin", "Spatz", "cat", "wall", "sky")
+        assert label_set.prompts() == (
+            (
+                "a photo of a robin, a type of animal.",
+                "a photo of a redbreast, a type of animal.",
+                "A robin has a red breast.",
+            ),
+            ("ein Foto von Spatz, eine Vogelart.",),
+            ("cat on a mat", "the cat", "kitty on a mat", "the kitty"),
+            ("a photo of a wall.",),
+            ("a photo of a sky.",),
+        )
+
+    def test_becomes_rules(self, load: Load) -> None:
+        label_set = load("a.yaml", self.FILE)
+        assert label_set.name == "zoo"
+        assert label_set.rules == Rules(
+            threshold_C=(None, 0.4, None, None, None),
+            n_answers=3,
+            min_score=0.3,
+            min_margin=0.1,
+            parents_C=(("bird",), ("bird",), (), (), ()),
+            back_off=0.6,
+        )
+        assert Rules.from_dict(json.loads(json.dumps(label_set.rules.to_dict()))) == label_set.rules
+
+    def test_of_several_labels_each_has_a_negative(self, load: Load) -> None:
+        text = (
+            "mode: multi\nnegative: 'no {} here'\nlabels:\n- cat\n- {name: dog, negative: [a wall, '{label} gone']}\n"
+        )
+        label_set = load("a.yaml", text)
+        assert label_set.negatives() == (("no cat here",), ("a wall", "dog gone"))
+        assert load("a.yaml", "mode: multi\nlabels: [cat]\n").negatives() == (("This is a photo of something else.",),)
+        assert load("a.yaml", "labels: [cat]\n").negatives() == ()
+
+    def test_shares_are_those_of_all(self, load: Load) -> None:
+        assert load("a.yaml", "labels: {cat: {prior: 0.25}, dog: {prior: 0.75}}").prior_C == (0.25, 0.75)
+
+    def test_templates_of_the_spec_are_for_all_languages(self, load: Load) -> None:
+        prompts = load("a.yaml", self.FILE, templates="none").prompts()
+        assert prompts[1] == ("Spatz, eine Vogelart",)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("labels: [cat]\nmode: many\n", "a.yaml line 2: mode: input should be 'single' or 'multi'; got 'many'"),
+            ("labels:\n- {name: cat, prior: 2}\n", "a.yaml line 2: prior of label 'cat': input should be less than"),
+            ("labels:\n- {name: cat, threshold: high}\n", "a.yaml line 2: threshold of label 'cat': "),
+            ("labels: [cat]\nback_off: 0.5\n", "a.yaml line 2: back_off is given, and no label has children"),
+            ("labels: [cat]\nreject: {score: 1}\n", "a.yaml line 2: 'score' is not a field of reject"),
+            (
+                "labels:\n- {name: cat, prior: 0.5}\n- dog\n",
+                "a.yaml line 2: 1 of 2 labels have a prior, and 'dog' has none; ",
+            ),
+            ("labels: {cat: {prior: 0.5}, dog: {prior: 0.6}}\n", "a.yaml line 1: the priors add up to 1.1; "),
+            (
+                "mode: multi\nlabels:\n- {name: pet, children: [cat]}\n",
+                "a.yaml line 1: mode is multi, and labels have children; ",
+            ),
+            ("mode: multi\nlabels: [cat]\nreject: {min_score: 0.1}\n", "a.yaml line 3: mode is multi, in which each "),
+            ("labels: [cat]\nnegative: none\n", "a.yaml line 2: negative is for mode: multi"),
+            (
+                "labels:\n- name: pet\n  threshold: 0.5\n  children: [cat]\n",
+                "a.yaml line 2: label 'pet' has children, whose scores make up its own, and so no threshold; ",
+            ),
+            ("labels:\n- {name: pet, children: [cat]}\n- cat\n", "a.yaml line 3: label 'cat' is there already "),
+            (
+                "labels: [cat]\nreject:\n  background:\n  - cat\n",
+                "a.yaml line 4: label 'cat' is there already",
+            ),
+            ("labels:\n- {name: cat, synonyms: [' ']}\n", "a.yaml line 2: a synonym of label 'cat' is empty; "),
+            ("labels:\n- {name: cat, language: de}\n", "a.yaml line 2: label 'cat' names a language, and the set has "),
+            (
+                "labels: [cat]\ntemplates: {en: 'a {}', de: 'ein {}'}\n",
+                "a.yaml line 2: templates: they are given by language (en, de), so the set needs a `language` ",
+            ),
+            (
+                "labels:\n- {name: cat, language: fr}\ntemplates: {en: 'a {}'}\n",
+                "a.yaml line 2: there are no templates for the language 'fr'; ",
+            ),
+            ("labels: [cat]\ntemplates: {en: 'a'}\n", "a.yaml line 2: templates.en: 'a' has no {} for the label"),
+        ],
+    )
+    def test_faults_name_line_and_label(self, load: Load, content: str, message: str) -> None:
+        with pytest.raises(SpecError) as caught:
+            load("a.yaml", content)
+        assert str(caught.value).startswith(message)
+
+    def test_the_digest_tells_rules_apart(self, load: Load) -> None:
+        plain_set = load("a.yaml", "labels: [cat, dog]\n")
+        others = [
+            load("a.yaml", text)
+            for text in (
+                "labels: [cat, dog]\nreject: {min_score: 0.5}\n",
+                "labels: [cat, dog]\nmode: multi\n",
+                "labels: [cat, {name: pet, children: [dog]}]\n",
+                "labels: {cat: {prior: 0.5}, dog: {prior: 0.5}}\n",
+                "labels: [cat, {name: dog, threshold: 0.5}]\n",
+            )
+        ]
+        assert len({label_set.digest for label_set in (plain_set, *others)}) == 6
+        assert {label_set.prompts() for label_set in others} == {plain_set.prompts()}
+
+
+class TestSchemaForEditors:
+    VALIDATOR = Draft202012Validator(json_schema())
+
+    def test_is_the_file_in_the_docs(self) -> None:
+        path = Path(__file__).parents[2] / "docs" / "labels.schema.json"
+        assert json.loads(path.read_text()) == json_schema(), (
+            "write it again: zsic labels schema > docs/labels.schema.json"
+        )
+
+    @pytest.mark.parametrize(
+        "document",
+        [
+            yaml.safe_load(TestAllThatALabelMaySay.FILE),
+            ["cat", {"name": "dog", "prompt": "x"}, {"label": "cow"}],
+            {"cat": "x", "dog": ["y", "z"], "cow": {"synonyms": ["cattle"]}},
+            {"labels": {"pet": {"children": {"cat": ["a cat"], "dog": {"threshold": 0.5}}}}},
+        ],
+    )
+    def test_takes_what_the_reader_takes(self, document: object, load: Load) -> None:
+        self.VALIDATOR.validate(document)
+        load("a.yaml", yaml.safe_dump(document))
+
+    @pytest.mark.parametrize(
+        "document",
+        [
+            "cat",
+            [1],
+            [{"prompt": "x"}],
+            [{"name": "cat", "weight": 1}],
+            [{"name": "cat", "label": "cat"}],
+            {"labels": ["cat"], "mode": "many"},
+            {"labels": ["cat"], "reject": {"score": 1}},
+            {"cat": {"name": "dog"}},
+            {"labels": [{"name": "cat", "prior": 2}]},
+        ],
+    )
+    def test_refuses_what_the_reader_refuses(self, document: object, load: Load) -> None:
+        assert not self.VALIDATOR.is_valid(document)
+        with pytest.raises(SpecError):
+            load("a.json", json.dumps(document))

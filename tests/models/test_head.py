@@ -14,7 +14,7 @@ from zsic.core.spec import LabelsSpec, ModelSpec
 from zsic.models import head as head_module
 from zsic.models.checkpoint import resolve
 from zsic.models.encoder import TextEncoder
-from zsic.models.head import Head, compile_head
+from zsic.models.head import Head, adjust, compile_head
 
 
 @dataclass
@@ -122,3 +122,124 @@ def test_many_labels_are_ranked_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     for ours, theirs in zip(head.rank(image_BD, 7), whole, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert head.rank(image_BD[:0], 7).score_BK.shape == (0, 7)
+
+
+def _unit_rows(n: int, dim: int = 32, seed: int = 0) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(n, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def _from_file(tmp_path: Path, text: str) -> LabelSet:
+    (tmp_path / "labels.yaml").write_text(text)
+    return load_labels(LabelsSpec(path=str(tmp_path / "labels.yaml")))
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_shares_are_added_to_the_logits(link: Link, tmp_path: Path) -> None:
+    plain = compile_head(_labels("cat", "dog", "bird"), HashTower(link=link, bias=-1.0))
+    head = adjust(plain, (0.7, 0.2, 0.1), "stated")
+    image_BD = _unit_rows(9)
+    # By Bayes: the odds of two labels change as their shares do.
+    logit_BC = 10.0 * image_BD.double() @ plain.matrix_CD.double().T - 1.0
+    shifted_BC = logit_BC + torch.tensor([0.7, 0.2, 0.1]).double().log() - torch.tensor(1 / 3).double().log()
+    expected_BC = shifted_BC.softmax(dim=1) if link == "softmax" else shifted_BC.sigmoid()
+    top = head.rank(image_BD, 3)
+    order_BC = expected_BC.argsort(dim=1, descending=True)
+    assert torch.equal(top.label_index_BK.long(), order_BC)
+    torch.testing.assert_close(top.score_BK.double(), expected_BC.gather(1, order_BC), atol=1e-5, rtol=0)
+    similarity_BC = image_BD @ plain.matrix_CD.T
+    torch.testing.assert_close(top.similarity_BK, similarity_BC.gather(1, order_BC))
+    torch.testing.assert_close(head.logits(image_BD).double(), shifted_BC, atol=1e-5, rtol=0)
+
+
+def test_equal_shares_change_nothing() -> None:
+    plain = compile_head(_labels("cat", "dog"), HashTower())
+    image_BD = _unit_rows(5)
+    for ours, theirs in zip(
+        adjust(plain, (0.5, 0.5), "stated").rank(image_BD, 2), plain.rank(image_BD, 2), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+MULTI = """\
+mode: multi
+templates: none
+negative: no {}
+labels:
+- {name: cat, threshold: 0.3}
+- dog
+- bird
+"""
+
+
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_several_labels_stand_each_for_itself(link: Link, tmp_path: Path) -> None:
+    tower = HashTower(link=link, bias=-0.5)
+    head = compile_head(_from_file(tmp_path, MULTI), tower)
+    image_BD = _unit_rows(40, seed=3)
+    positive_CD, negative_CD = tower.encode(["cat", "dog", "bird"]), tower.encode(["no cat", "no dog", "no bird"])
+    image = image_BD.numpy()
+    similarity_BC = image @ positive_CD.T - (image @ negative_CD.T if link == "softmax" else 0)
+    logit_BC = 10.0 * similarity_BC - 0.5
+    score_BC = 1 / (1 + np.exp(-logit_BC))
+    verdict = head.judge(image_BD, 3)
+    assert verdict.fits is not None
+    fits_BC = score_BC >= np.array([0.3, 0.5, 0.5])
+    assert 0 < fits_BC.sum() < fits_BC.size
+    found = set(zip(verdict.fits.image_P.tolist(), verdict.fits.label_P.tolist(), strict=True))
+    assert found == set(zip(*(each.tolist() for each in np.nonzero(fits_BC)), strict=True))
+    np.testing.assert_allclose(verdict.top.score_BK, -np.sort(-score_BC, axis=1), atol=1e-5)
+    assert (head.negative_CD is not None) == (link == "softmax")
+
+
+def test_a_softmax_model_contrasts_each_label_with_its_negative(tmp_path: Path) -> None:
+    tower = HashTower()
+    head = compile_head(_from_file(tmp_path, MULTI), tower)
+    image_BD = _unit_rows(6)
+    pair_BC2 = torch.stack(
+        [image_BD @ torch.from_numpy(tower.encode([f"{no}{name}" for name in head.labels])).T for no in ("", "no ")], -1
+    )
+    expected_BC = (10.0 * pair_BC2).softmax(dim=-1)[..., 0]
+    top = head.rank(image_BD, 3)
+    torch.testing.assert_close(top.score_BK, expected_BC.sort(descending=True).values)
+
+
+def test_rules_are_applied_in_parts_as_on_the_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tree = "back_off: 0.4\nreject: {min_margin: 0.05}\nlabels:\n- {name: pet, children: [cat, dog]}\n- bird\n"
+    for text in (MULTI, tree):
+        head = compile_head(_from_file(tmp_path, text), HashTower())
+        image_BD = _unit_rows(21)
+        whole = head.judge(image_BD, 1)
+        assert whole.top.score_BK.shape == (21, 1)
+        monkeypatch.setattr(head_module, "_SCORES_AT_ONCE", 9)
+        parts = head.judge(image_BD, 1)
+        monkeypatch.undo()
+        assert torch.equal(parts.answer_B, whole.answer_B)
+        assert len(set(whole.answer_B.tolist())) > 2
+        for ours, theirs in zip(parts.fits or (), whole.fits or (), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_everything_is_saved(tmp_path: Path) -> None:
+    tree = "back_off: 0.4\nreject: {background: [wall], min_margin: 0.05}\nlabels:\n- {name: pet, children: [cat]}\n"
+    heads = [
+        compile_head(_from_file(tmp_path, MULTI), HashTower()),
+        compile_head(_from_file(tmp_path, tree), HashTower()),
+        adjust(compile_head(_labels("cat", "dog"), HashTower()), (0.25, 0.75), "stated"),
+    ]
+    assert len({head.digest for head in heads}) == 3
+    for head in heads:
+        head.save(tmp_path / "head.safetensors")
+        loaded = Head.load(tmp_path / "head.safetensors")
+        assert loaded.digest == head.digest
+        assert loaded.rules == head.rules
+        assert loaded.answers == head.answers
+        image_BD = _unit_rows(11)
+        ours, theirs = loaded.judge(image_BD, 2), head.judge(image_BD, 2)
+        assert torch.equal(ours.answer_B, theirs.answer_B)
+        assert torch.equal(ours.top.score_BK, theirs.top.score_BK)
+
+
+def test_what_was_done_to_a_head_changes_its_digest() -> None:
+    plain = compile_head(_labels("cat", "dog"), HashTower())
+    digests = {adjust(plain, shares, "stated").digest for shares in ((0.5, 0.5), (0.25, 0.75))}
+    assert len(digests | {plain.digest}) == 3

@@ -21,7 +21,9 @@ NEAR_DUPLICATE = 0.97
 class Finding:
     """One thing to look at; nothing is refused for it."""
 
-    kind: Literal["one_label", "same_letters", "same_prompts", "too_long", "near_duplicate"]
+    kind: Literal[
+        "one_label", "same_letters", "same_prompts", "same_name", "no_place", "too_long", "near_duplicate", "shares"
+    ]
     labels: tuple[str, ...]
     message: str
 
@@ -39,7 +41,13 @@ def check_labels(
     `count_tokens` includes the start and end marks, as `token_limit` does.  `similarity_CC` holds the cosine
     of each pair of labels, in label order; its lower half is not read.
     """
-    findings = [*_find_one_label(label_set), *_find_twins(label_set)]
+    findings = [
+        *_find_one_label(label_set),
+        *_find_twins(label_set),
+        *_find_shared_names(label_set),
+        *_find_lost_synonyms(label_set),
+        *_find_shares(label_set),
+    ]
     if count_tokens is not None and token_limit is not None:
         findings += _find_too_long(label_set, count_tokens, token_limit)
     if similarity_CC is not None:
@@ -66,6 +74,45 @@ def _find_twins(label_set: LabelSet) -> Iterator[Finding]:
             "same_prompts",
             twins,
             f"{_listed(twins)} have the same prompts, so the first of them always wins; tell them apart",
+        )
+
+
+def _find_shared_names(label_set: LabelSet) -> Iterator[Finding]:
+    """Find names that several labels go by: as their own, or as a synonym."""
+    owners: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    spelled: dict[str, str] = {}
+    for label in label_set.labels:
+        for name in (label.name, *label.synonyms):
+            owners[_fold(name)][label.name] = None
+            spelled.setdefault(_fold(name), name)
+    own = {_fold(name): name for name in label_set.names}
+    for name, labels in owners.items():
+        # Labels that differ in case alone are found as twins.
+        if len(labels) > 1 and len({_fold(label) for label in labels}) > 1:
+            listed = _listed(tuple(labels))
+            where = "is a label, and a synonym of another" if name in own else "is a synonym of both"
+            yield Finding(
+                "same_name", tuple(labels), f"{listed}: {spelled[name]!r} {where}; their images are divided by chance"
+            )
+
+
+def _find_lost_synonyms(label_set: LabelSet) -> Iterator[Finding]:
+    """Find labels whose own prompts have no place for a name, so that their synonyms are in none."""
+    for label in label_set.labels:
+        if label.synonyms and label.prompts and not any("{}" in prompt for prompt in label.prompts):
+            yield Finding(
+                "no_place",
+                (label.name,),
+                f"{label.name!r}: its prompts have no {{}} for a name, so its synonyms are in none of them; write {{}} "
+                "where the name stands",
+            )
+
+
+def _find_shares(label_set: LabelSet) -> Iterator[Finding]:
+    """Say that scores are not the model's alone."""
+    if label_set.prior_C:
+        yield Finding(
+            "shares", (), "labels have priors: scores are adjusted to these shares, which rare labels will feel"
         )
 
 

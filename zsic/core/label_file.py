@@ -271,7 +271,8 @@ def _explain(root: Document, path: Sequence[Step], fault: Any) -> SpecError:
                 return error
             return SpecError(f"{document.where}: {field}{owner} is not what it should be: {fault['msg'].lower()}")
         case "extra_forbidden":
-            return SpecError(f"{document.where}: {path[-1]!r} is not a field of {field or 'a label set'}")
+            whose = path[-2] if len(path) > 1 else "a label set"
+            return SpecError(f"{document.where}: {path[-1]!r} is not a field of {whose}")
         case _:
             message = f"{fault['msg'][0].lower()}{fault['msg'][1:]}"
             got = document.source if isinstance(document, Scalar) else _to_plain(document)

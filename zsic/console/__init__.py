@@ -1,12 +1,16 @@
 """How the commands look in a terminal: one function a command, called by `zsic.cli`."""
 
 from zsic.console.demo import demo
-from zsic.console.inspect import check_labels, evaluate, predict, pull_model, verify
+from zsic.console.inspect import evaluate, predict, pull_model, verify
 from zsic.console.job import relabel, run_job, show_plan
+from zsic.console.labels import adjust_labels, calibrate_labels, check_labels, compile_labels, show_schema
 from zsic.console.submit import follow, stop, submit
 
 __all__ = [
+    "adjust_labels",
+    "calibrate_labels",
     "check_labels",
+    "compile_labels",
     "demo",
     "evaluate",
     "follow",
@@ -15,6 +19,7 @@ __all__ = [
     "relabel",
     "run_job",
     "show_plan",
+    "show_schema",
     "stop",
     "submit",
     "verify",

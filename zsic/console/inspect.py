@@ -1,4 +1,4 @@
-"""`predict`, `verify`, `evaluate`, `labels check` and `model pull`: looking, without Ray."""
+"""`predict`, `verify`, `evaluate` and `model pull`: looking, without Ray."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from zsic.console.words import err, out, show_json, show_table
 from zsic.core.errors import DifferenceError, SpecError
 from zsic.core.secrets import ADVICE, holds_credentials
-from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec, StoreSpec, parse_labels
+from zsic.core.spec import DecodeSpec, StoreSpec
 from zsic.core.terminal import printable
 from zsic.storage.store import Store, open_store
 
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 
 SHOWN = 5
 """Predictions of an image in a table; JSON has them all, as the pipeline's answer has."""
-
-
-def labels_spec(text: str, templates: Sequence[str]) -> LabelsSpec:
-    """Read `--labels` and `--template`."""
-    return LabelsSpec(**parse_labels(text), templates=tuple(templates))
 
 
 def verify(output: str, s3_endpoint_url: str | None) -> None:
@@ -112,8 +107,8 @@ def evaluate(output: str, truth: str, s3_endpoint_url: str | None, *, as_json: b
         raise SpecError(f"{output}: nothing is published there yet; run `zsic classify` to its end first")
     evaluation = compare(
         [f"{store.uri}/{name}" for name in names],
-        load_truth(truth, filesystem=_filesystem(truth, s3_endpoint_url)),
-        filesystem=_filesystem(output, s3_endpoint_url),
+        load_truth(truth, filesystem=filesystem_of(truth, s3_endpoint_url)),
+        filesystem=filesystem_of(output, s3_endpoint_url),
     )
     if as_json:
         show_json(evaluation.to_dict())
@@ -127,7 +122,7 @@ def evaluate(output: str, truth: str, s3_endpoint_url: str | None, *, as_json: b
         out.print(f"... and {len(rows) - len(shown)} labels that do better; --json has all", style="dim")
 
 
-def _filesystem(uri: str, s3_endpoint_url: str | None) -> "Filesystem | None":
+def filesystem_of(uri: str, s3_endpoint_url: str | None) -> "Filesystem | None":
     """What opens a uri; None is the local disk."""
     if not uri.startswith("s3://"):
         return None
@@ -135,36 +130,6 @@ def _filesystem(uri: str, s3_endpoint_url: str | None) -> "Filesystem | None":
 
     files: Filesystem = s3fs.S3FileSystem(endpoint_url=s3_endpoint_url, skip_instance_cache=True)
     return files
-
-
-def check_labels(labels: str, model: str, templates: Sequence[str]) -> None:
-    """Print every prompt, then what is seldom meant."""
-    from zsic.core.label_check import check_labels as find
-    from zsic.core.labels import load_labels
-    from zsic.models.checkpoint import resolve
-    from zsic.models.encoder import TextEncoder
-    from zsic.models.head import compile_head
-
-    label_set = load_labels(labels_spec(labels, templates))
-    encoder = TextEncoder(resolve(ModelSpec(name=model)))
-    head = compile_head(label_set, encoder)
-    rows: list[tuple[object, ...]] = []
-    for name, prompts in zip(label_set.names, label_set.prompts(), strict=True):
-        for number, prompt in enumerate(prompts):
-            rows.append((name if number == 0 else "", prompt, encoder.count_tokens([prompt])[0]))
-    show_table(["label", "prompt as the model gets it", "tokens"], rows, right=(2,))
-    findings = find(
-        label_set,
-        count_tokens=lambda prompt: encoder.count_tokens([prompt])[0],
-        token_limit=encoder.token_limit,
-        similarity_CC=(head.matrix_CD @ head.matrix_CD.T).numpy(),
-    )
-    out.print()
-    out.print(f"{len(label_set.names):,} labels, {len(rows):,} prompts, at most {encoder.token_limit} tokens each")
-    for finding in findings:
-        out.print(f"warning: {printable(finding.message)}", markup=False)
-    if not findings:
-        out.print("nothing to warn of")
 
 
 def pull_model(source: str, output: Path, revision: str | None) -> None:

@@ -114,6 +114,11 @@ class Head:
         """The names of the answers: the labels, and what is above them."""
         return self.tree.names if self.tree is not None else self.labels
 
+    @property
+    def scores_each(self) -> bool:
+        """Whether each label is scored by itself, and scores need not make 1."""
+        return self.link == "sigmoid" or self.negative_CD is not None
+
     def to_device(self, device: str | torch.device) -> "Head":
         """The same head, to score embeddings that are on `device`."""
         moved: dict[str, Any] = {
@@ -146,7 +151,7 @@ class Head:
         if self._follows_similarity and self.rules.mode == "single" and not self.rules.has_tree:
             top = rank(similarity_BC, n_ranked, self.link, scale=self.scale, bias=self.bias)
         else:
-            link = "sigmoid" if self.negative_CD is not None else self.link
+            link: Link = "sigmoid" if self.scores_each else "softmax"
             top, score_BC = rank_logits(self._logits(image_BD, similarity_BC), similarity_BC, n_ranked, link)
         verdict = judge(top, score_BC, self.rules, self.link, self.tree)
         return verdict._replace(top=keep_best(verdict.top, k))

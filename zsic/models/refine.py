@@ -1,0 +1,125 @@
+"""Heads made of more than words: with examples, calibrated, and silent where they had better be.
+
+Each gives a new head and leaves word of itself in its steps.
+"""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from zsic.core.errors import SpecError
+from zsic.models.calibration import Calibration, Threshold
+from zsic.models.examples import Blended
+from zsic.models.head import Head
+
+Statistic = Literal["score", "similarity", "margin"]
+"""What an answer is rejected by: its score, its cosine, or the distance of its score from the second best."""
+
+
+def with_examples(head: Head, blended: Blended, digest: str) -> Head:
+    """The head with the rows that examples have moved; `digest` tells which they were."""
+    require_no(head, "negatives", "mode: multi contrasts prompts with their negatives, and pictures have none")
+    step = {"step": "examples", "digest": digest, "weight": blended.weight}
+    moved = replace(head, matrix_CD=torch.from_numpy(blended.matrix_CD), steps=(*head.steps, step))
+    return _shift(moved, torch.from_numpy(blended.offset_C)) if blended.offset_C.any() else moved
+
+
+def calibrated(head: Head, calibration: Calibration) -> Head:
+    """The head with scores that are as often right as they say."""
+    require_no(head, "shares", "they would be calibrated away; calibrate first, and adjust the calibrated head")
+    slope, intercept = float(f"{calibration.slope:.6g}"), float(f"{calibration.intercept:.6g}")
+    step = {"step": "calibration", "slope": slope, "intercept": intercept}
+    return replace(
+        head,
+        scale=head.scale * slope,
+        bias=head.bias * slope + intercept,
+        offset_C=None if head.offset_C is None else head.offset_C * slope,
+        steps=(*head.steps, step),
+    )
+
+
+def rejecting(head: Head, by: Statistic, threshold: Threshold) -> Head:
+    """The head that gives no label to what is below a threshold."""
+    if head.rules.mode == "multi":
+        raise SpecError("mode is multi, in which each label has its `threshold`; write it into the label file")
+    return replace(head, rules=replace(head.rules, **{f"min_{by}": float(f"{threshold.value:.6g}")}))
+
+
+def statistic(
+    head: Head, image_ND: npt.NDArray[np.float32], truth_N: npt.NDArray[np.integer], by: Statistic
+) -> npt.NDArray[np.float32]:
+    """The score, similarity or margin of those pictures that are answered rightly, which are the ones not to lose."""
+    top = head.rank(torch.from_numpy(image_ND), min(2, len(head.labels)))
+    right_N = top.label_index_BK[:, 0].numpy() == truth_N
+    score_NK, similarity_NK = top.score_BK.numpy(), top.similarity_BK.numpy()
+    match by:
+        case "score":
+            value_N = score_NK[:, 0]
+        case "similarity":
+            value_N = similarity_NK[:, 0]
+        case "margin":
+            if score_NK.shape[1] < 2:
+                raise SpecError(
+                    "a margin is the distance of the best score from the second, and there is one label only"
+                )
+            value_N = score_NK[:, 0] - score_NK[:, 1]
+    found: npt.NDArray[np.float32] = value_N[right_N]
+    return found
+
+
+def require_no(head: Head, step: str, why: str) -> None:
+    """Raise `SpecError` if something was done to a head before which rules out what is to be done."""
+    if any(each["step"] == step for each in head.steps):
+        raise SpecError(f"this head has {step}: {why}")
+
+
+def _shift(head: Head, offset_C: torch.Tensor) -> Head:
+    return replace(head, offset_C=offset_C if head.offset_C is None else head.offset_C + offset_C)
+
+
+def describe(head: Head) -> list[tuple[str, str]]:
+    """What a head is, in words, for people."""
+    rules = head.rules
+    n_prompts = sum(len(prompts) for prompts in head.prompts)
+    rows = [
+        ("labels", f"{len(head.labels):,}"),
+        ("prompts", f"{n_prompts:,}"),
+        ("scores", f"{head.link}, scale {head.scale:.4g}" + (f", bias {head.bias:.4g}" if head.bias else "")),
+        ("model", head.model_digest[:16]),
+        ("digest", head.digest[:16]),
+    ]
+    if rules.mode == "multi":
+        rows.append(("mode", "multi: each label that passes its threshold"))
+    if rules.has_tree:
+        rows.append(
+            (
+                "hierarchy",
+                f"{len(head.answers) - len(head.labels):,} labels above others; a child needs {rules.back_off:g}",
+            )
+        )
+    for name in ("min_score", "min_similarity", "min_margin"):
+        if (value := getattr(rules, name)) is not None:
+            rows.append(("reject", f"{name} {value:g}"))
+    if rules.n_answers is not None:
+        rows.append(("reject", f"by {len(head.labels) - rules.n_answers:,} background labels"))
+    rows += [("after that", _describe_step(step)) for step in head.steps]
+    return rows
+
+
+def _describe_step(step: dict[str, Any]) -> str:
+    match step["step"]:
+        case "shares":
+            return f"adjusted to shares ({step['from']})"
+        case "examples":
+            return f"moved towards examples, weight {step['weight']:g}"
+        case "calibration":
+            return f"calibrated: temperature {1 / step['slope']:.3g}" + (
+                f", shift {step['intercept']:+.3g}" if step["intercept"] else ""
+            )
+        case "negatives":
+            return "each label contrasted with its negative prompts"
+        case other:
+            return str(other)

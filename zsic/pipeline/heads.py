@@ -1,0 +1,219 @@
+"""Heads of the words, pictures and outputs that a user names: compiled, calibrated, adjusted.  No Ray is started.
+
+Shape legend: N pictures, C labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from zsic.core.errors import SpecError
+from zsic.core.labels import load_labels
+from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec, StoreSpec, parse_labels
+from zsic.evaluate.truth import Truth
+from zsic.models.calibration import Calibration, Threshold, fit_platt, fit_temperature, threshold_for
+from zsic.models.checkpoint import Checkpoint, resolve
+from zsic.models.examples import WEIGHTS, Blended, blend_examples
+from zsic.models.head import Head, adjust
+from zsic.models.head_cache import find_head
+from zsic.models.refine import Statistic, calibrated, rejecting, require_no, statistic, with_examples
+from zsic.models.shares import Shares, estimate_shares
+from zsic.pipeline.labelled import (
+    MOST_ROWS,
+    Labelled,
+    open_output,
+    read_examples,
+    read_labelled,
+    sample_rows,
+    vectors,
+)
+from zsic.storage.origin import Origin
+
+_MOST_LOGITS = 2**27
+_NO_STORE = StoreSpec()
+
+Labels = str | Sequence[str] | Head
+"""Names, a string as `--labels` takes it, or a head that is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The head of a label set, and what examples did to it, where there were any."""
+
+    head: Head
+    examples: Labelled | None = None
+    blended: Blended | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A head whose scores were fitted to rows with a truth, and how."""
+
+    head: Head
+    rows: Labelled
+    calibration: Calibration
+    threshold: Threshold | None = None
+    """Below which an image has no label; None if none was asked for."""
+    n_right: int = 0
+    """Rows that are answered rightly, which the threshold is learnt from."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adjusted:
+    """A head adjusted to the shares of its labels; how they were estimated, unless they were stated."""
+
+    head: Head
+    shares: Shares | None = None
+    answered_C: npt.NDArray[np.float64] | None = None
+    """Shares of the answers before."""
+
+
+def compile_labels(
+    labels: Labels,
+    model: str | ModelSpec = "demo",
+    *,
+    templates: str | Sequence[str] = (),
+    examples: str | Path | None = None,
+    truth: Truth | None = None,
+    weight: float | None = None,
+    store: StoreSpec = _NO_STORE,
+) -> Compiled:
+    """Make the head of a label set for a model.
+
+    `examples` move its rows: a folder with a folder of pictures for each label; or, with a `truth`, an output that has
+    embeddings.  `weight` None is the best by leave-one-out.  Raises `SpecError` or `ModelError`.
+    """
+    checkpoint = resolve(model if isinstance(model, ModelSpec) else ModelSpec(name=model), store)
+    head = labels if isinstance(labels, Head) else _find(labels, templates, checkpoint)
+    if examples is None:
+        if truth is not None or weight is not None:
+            raise SpecError("a truth and a weight are for examples, and there are none")
+        return Compiled(head)
+    require_no(head, "negatives", "mode: multi contrasts prompts with their negatives, and pictures have none")
+    if truth is None:
+        found = read_examples(Path(examples), head.labels, checkpoint, DecodeSpec())
+    else:
+        found = read_labelled(
+            open_output(str(examples), head.model_digest, store), truth, head.labels, _most_rows(head)
+        )
+    blended = blend_examples(
+        head.matrix_CD.numpy(),
+        found.image_ND,
+        found.truth_N,
+        scale=head.scale,
+        weights=WEIGHTS if weight is None else (weight,),
+    )
+    return Compiled(with_examples(head, blended, found.digest), found, blended)
+
+
+def calibrate(
+    labels: Labels,
+    on: str,
+    truth: Truth,
+    *,
+    model: str | None = None,
+    false_reject: float | None = None,
+    by: Statistic = "score",
+    store: StoreSpec = _NO_STORE,
+) -> Calibrated:
+    """Fit a head's scores to the rows of an output whose label is known.
+
+    With `false_reject` images get no label whose answer's score, similarity or margin (`by`) is below a threshold that
+    loses at most this share of right answers.  Labels that are not compiled are compiled for the output's model, unless
+    another is named.  Raises `SpecError` or `ModelError`.
+    """
+    head, origin = _find_for(labels, on, model, store)
+    rows = read_labelled(origin, truth, head.labels, _most_rows(head))
+    logit_NC = head.logits(torch.from_numpy(rows.image_ND)).numpy()
+    fit = fit_platt if head.scores_each else fit_temperature
+    calibration = fit(logit_NC, rows.truth_N)
+    if calibration.at_bound:
+        raise SpecError(
+            f"{calibration.n_rows:,} rows do not tell a temperature: every answer is right, or none better than "
+            "chance; take more, or other ones"
+        )
+    head = calibrated(head, calibration)
+    if false_reject is None:
+        return Calibrated(head, rows, calibration)
+    value_N = statistic(head, rows.image_ND, rows.truth_N, by)
+    threshold = threshold_for(value_N, false_reject)
+    return Calibrated(rejecting(head, by, threshold), rows, calibration, threshold, len(value_N))
+
+
+def adjust_shares(
+    labels: Labels,
+    *,
+    on: str | None = None,
+    shares: Mapping[str, float] | None = None,
+    model: str | None = None,
+    store: StoreSpec = _NO_STORE,
+) -> Adjusted:
+    """Adjust a head to the shares that its labels have among the images: stated, or estimated from an output (EM).
+
+    Raises `SpecError` or `ModelError`.
+    """
+    if (on is None) == (shares is None):
+        raise SpecError("either --on, to estimate the shares from an output, or --shares, to state them")
+    origin: Origin | None = None
+    if on is not None:
+        head, origin = _find_for(labels, on, model, store)
+    else:
+        head = (
+            labels if isinstance(labels, Head) else _find(labels, (), resolve(ModelSpec(name=model or "demo"), store))
+        )
+    require_no(head, "shares", "it is adjusted already; begin with the head that is not")
+    if head.rules.mode == "multi" or head.rules.n_answers is not None:
+        raise SpecError(
+            "shares are those of labels that exclude one another and leave nothing out: not of mode: multi, nor with "
+            "reject.background"
+        )
+    if origin is None:
+        assert shares is not None
+        return Adjusted(adjust(head, _in_order(shares, head.labels), "stated"))
+    batches = [
+        head.logits(torch.from_numpy(vectors(batch))).numpy() for batch in sample_rows(origin, (), _most_rows(head))
+    ]
+    found = estimate_shares(batches)
+    n_C = sum(np.bincount(each.argmax(axis=1), minlength=len(head.labels)) for each in batches)
+    head = adjust(head, found.share_C.tolist(), f"estimated from {origin.fingerprint[:16]}")
+    return Adjusted(head, found, np.asarray(n_C, np.float64) / found.n_rows)
+
+
+def _find(labels: str | Sequence[str], templates: str | Sequence[str], checkpoint: Checkpoint) -> Head:
+    named = parse_labels(labels) if isinstance(labels, str) else {"names": tuple(labels)}
+    return find_head(load_labels(LabelsSpec.model_validate({**named, "templates": templates})), checkpoint)
+
+
+def _find_for(labels: Labels, on: str, model: str | None, store: StoreSpec) -> tuple[Head, Origin]:
+    """The head, and the output it is to be fitted to."""
+    if isinstance(labels, str) and (path := parse_labels(labels).get("head")):
+        labels = Head.load(path)
+    if isinstance(labels, Head):
+        return labels, open_output(on, labels.model_digest, store)
+    origin = open_output(on, None, store)
+    named = ModelSpec(name=origin.model, revision=origin.revision) if model is None else ModelSpec(name=model)
+    checkpoint = resolve(named, store)
+    return _find(labels, (), checkpoint), open_output(on, checkpoint.digest, store)
+
+
+def _most_rows(head: Head) -> int:
+    """So many rows that their logits fit into half a gigabyte."""
+    return max(min(MOST_ROWS, _MOST_LOGITS // len(head.labels)), 1_000)
+
+
+def _in_order(shares: Mapping[str, float], labels: Sequence[str]) -> list[float]:
+    """The shares in label order.  Raises `SpecError` unless each label has one above 0, and they make 1."""
+    unknown, missing = [name for name in shares if name not in labels], [name for name in labels if name not in shares]
+    if unknown or missing:
+        told = f"{unknown[0]!r} is no label" if unknown else f"{missing[0]!r} has none"
+        raise SpecError(f"--shares: {told}; give each of the {len(labels)} labels its share")
+    if low := [name for name, share in shares.items() if not share > 0]:
+        raise SpecError(f"--shares: that of {low[0]!r} is {shares[low[0]]:g}; it has to be above 0")
+    total = sum(shares.values())
+    if abs(total - 1) > 1e-3:
+        raise SpecError(f"--shares: they add up to {total:g}; they have to make 1")
+    return [shares[name] / total for name in labels]

@@ -1,0 +1,163 @@
+"""Pictures whose label is known, as a head sees them: rows of an output, or folders of files; no Ray is needed.
+
+Shape legend: N pictures, B of them at a time, D embedding width.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from zsic.core.decode import DecodeError
+from zsic.core.embedding import from_column
+from zsic.core.errors import SpecError
+from zsic.core.preprocess import prepare
+from zsic.core.spec import DecodeSpec, SourceSpec, StoreSpec
+from zsic.core.wording import normalise
+from zsic.evaluate.truth import Truth
+from zsic.models.checkpoint import Checkpoint
+from zsic.models.encoder import ImageEncoder
+from zsic.storage.kinds import IMAGE_ENDINGS, ending_of
+from zsic.storage.origin import Origin, read_rows
+
+MOST_ROWS = 200_000
+"""Of an output, taken from all over it: shares and temperatures do not grow more certain by more."""
+_MOST_PARTS = 200
+_BATCH = 32
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """Embeddings, and the index of the label that each should get."""
+
+    image_ND: Floats
+    truth_N: Integers
+    unknown: dict[str, int]
+    """Pictures by a label that the set does not have; they are left out."""
+    failed: dict[str, str]
+    """Files that could not be read, and why; they are left out."""
+    digest: str
+    """Tells these pictures and labels from others."""
+
+
+def open_output(uri: str, model_digest: str | None, store: StoreSpec) -> Origin:
+    """Open an output with embeddings.  Raises `SpecError` if they are of another model."""
+    origin = Origin.open(SourceSpec(uris=(uri,), format="output"), store)
+    theirs = origin.fields["model"]["digest"]
+    if model_digest is not None and theirs != model_digest:
+        raise SpecError(
+            f"{uri} has embeddings of another model ({origin.model}, weights {theirs[:16]}) than the labels are "
+            f"compiled for ({model_digest[:16]}); compile them with --model {origin.model}"
+        )
+    return origin
+
+
+def sample_rows(origin: Origin, columns: Sequence[str] = (), most: int = MOST_ROWS) -> Iterator[pa.RecordBatch]:
+    """Rows that have an embedding, with it and some other columns: all, or as many from each of parts all over it.
+
+    The same output gives the same rows.
+    """
+    parts = origin.snapshot.parts
+    if len(parts) > _MOST_PARTS and origin.snapshot.n_rows > most:
+        parts = tuple(parts[i] for i in np.linspace(0, len(parts) - 1, _MOST_PARTS).astype(int))
+    n_rows = sum(part.n_rows for part in parts)
+    share = min(1.0, most / max(n_rows, 1))
+    for part in parts:
+        table = read_rows(origin.store, part.name, [*dict.fromkeys([*columns, "embedding"])])
+        if table is None:
+            continue  # gone meanwhile: a sample may do without
+        table = table.filter(pc.is_valid(table["embedding"]))
+        n = round(share * table.num_rows)
+        at_N = np.linspace(0, table.num_rows - 1, n).astype(np.int64) if n < table.num_rows else None
+        table = table if at_N is None else table.take(pa.array(at_N))
+        yield from table.combine_chunks().to_batches(max_chunksize=8_192)
+
+
+def vectors(batch: pa.RecordBatch) -> Floats:
+    """The embeddings of a batch, of which none is null."""
+    image_BD: Floats = from_column(batch["embedding"]).astype(np.float32)
+    return image_BD
+
+
+def read_labelled(origin: Origin, truth: Truth, labels: Sequence[str], most: int = MOST_ROWS) -> Labelled:
+    """Rows of an output that have an embedding and a truth.  Raises `SpecError` if there are none."""
+    index = _index(labels)
+    unknown: Counter[str] = Counter()
+    images: list[Floats] = []
+    truths: list[Integers] = []
+    digest = hashlib.sha256(f"{origin.fingerprint} {origin.snapshot.sequence}".encode())
+    n_rows, sought = 0, ""
+    for batch in sample_rows(origin, truth.columns, most):
+        if not len(batch):
+            continue
+        match = truth.match(batch)
+        n_rows, sought = n_rows + len(batch), sought or match.sought
+        names = match.labels.to_pylist()
+        label_B = np.array([index.get(_fold(name), -1) if name is not None else -1 for name in names])
+        unknown.update(name for name, at in zip(names, label_B, strict=True) if name is not None and at < 0)
+        digest.update(label_B.tobytes())
+        images.append(vectors(batch)[label_B >= 0])
+        truths.append(label_B[label_B >= 0])
+    if not sum(map(len, truths)):
+        told = f"; of others there are {_listed(unknown)}" if unknown else f"; looked for {sought!r} first"
+        raise SpecError(f"truth: none of {n_rows:,} rows with an embedding has a label of the set{told}")
+    return Labelled(np.concatenate(images), np.concatenate(truths), dict(unknown.most_common()), {}, digest.hexdigest())
+
+
+def read_examples(folder: Path, labels: Sequence[str], checkpoint: Checkpoint, decode: DecodeSpec) -> Labelled:
+    """Encode the pictures of a folder that has a folder for each label.  Raises `SpecError` if there are none."""
+    if not folder.is_dir():
+        raise SpecError(f"examples: {folder} is no folder; it holds a folder of pictures for each label")
+    index, encoder = _index(labels), ImageEncoder(checkpoint)
+    unknown: dict[str, int] = {}
+    failed: dict[str, str] = {}
+    pixels, truths, images = [], [], []
+    digest = hashlib.sha256()
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        files = sorted(path for path in inner.rglob("*") if ending_of(path.name) in IMAGE_ENDINGS)
+        label = index.get(_fold(normalise(inner.name)))
+        if label is None:
+            unknown[inner.name] = len(files)
+            continue
+        for path in files:
+            data = path.read_bytes()
+            try:
+                pixels.append(prepare(data, encoder.geometry, decode).pixels_HW3)
+            except DecodeError as error:
+                failed[str(path)] = f"{error.failure.outcome}: {error.failure.detail}"
+                continue
+            truths.append(label)
+            digest.update(f"{labels[label]} {hashlib.sha256(data).hexdigest()}\n".encode())
+            if len(pixels) == _BATCH:
+                images.append(encoder.encode(np.stack(pixels)).numpy())
+                pixels = []
+    if pixels:
+        images.append(encoder.encode(np.stack(pixels)).numpy())
+    if not truths:
+        told = f"; it has {_listed(unknown)}" if unknown else ""
+        raise SpecError(f"examples: {folder} has no folder with pictures that is named as a label is{told}")
+    return Labelled(np.concatenate(images), np.array(truths), unknown, failed, digest.hexdigest())
+
+
+def _index(labels: Sequence[str]) -> dict[str, int]:
+    """Places by name; by its letters alone where no two labels share them."""
+    folded = Counter(_fold(name) for name in labels)
+    index = {_fold(name): at for at, name in enumerate(labels) if folded[_fold(name)] == 1}
+    return index
+
+
+def _fold(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(repr(name) for name in list(counts)[:5]) + (" ..." if len(counts) > 5 else "")

@@ -32,8 +32,8 @@ class Reliability:
         bin_N = np.maximum(np.ceil(value_N * n_bins).astype(np.int64) - 1, 0)
         n_M: npt.NDArray[np.int64] = np.bincount(bin_N, minlength=n_bins)
         n_right_M: npt.NDArray[np.int64] = np.bincount(bin_N[is_right_N], minlength=n_bins)
-        score_sum_M: npt.NDArray[np.float64] = np.bincount(bin_N, value_N, minlength=n_bins)
-        return cls(n_M, n_right_M, score_sum_M)
+        score_sum_M = np.bincount(bin_N, value_N, minlength=n_bins)
+        return cls(n_M, n_right_M, np.asarray(score_sum_M, np.float64))
 
     def __add__(self, other: "Reliability") -> "Reliability":
         return Reliability(self.n_M + other.n_M, self.n_right_M + other.n_right_M, self.score_sum_M + other.score_sum_M)

@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 from scipy.stats import norm
 
 from zsic.core.errors import SpecError
-from zsic.models.shares import TOLERANCE, adjust, estimate_shares
+from zsic.models.shares import TOLERANCE, estimate_shares, offsets_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -107,7 +107,7 @@ def test_answers_of_a_mixture_become_the_best_there_are() -> None:
     found = estimate_shares([logit_NC])
     right, before, best = (
         ((logit_NC + offset).argmax(axis=1) == truth_N).mean()
-        for offset in (adjust(found.share_C), 0.0, np.log(share_C))
+        for offset in (offsets_of(found.share_C), 0.0, np.log(share_C))
     )
     assert before < best - 0.05
     assert right > best - 0.003
@@ -121,7 +121,7 @@ def test_equal_in_equal_out(n: int, n_labels: int, seed: int) -> None:
     np.testing.assert_allclose(found.share_C, 1 / n_labels)
     assert (found.n_iterations, found.converged) == (0, True)
     assert found.log_likelihood == pytest.approx(0, abs=1e-12)
-    assert (adjust(np.full(n_labels, 0.3)) == 0).all()
+    assert (offsets_of(np.full(n_labels, 0.3)) == 0).all()
 
 
 @given(logit_NC=_small, shift=st.floats(-50, 50), cut=st.integers(0, 10))
@@ -148,14 +148,14 @@ def test_adjusting_gives_the_probabilities_of_the_mix(weights: list[float], seed
     logit_C = np.random.default_rng(seed).standard_normal(len(weights))
     share_C = np.array(weights) / sum(weights)
     joint_C = share_C * np.exp(log_softmax(logit_C))
-    np.testing.assert_allclose(softmax(logit_C + adjust(weights)), joint_C / joint_C.sum(), rtol=1e-4)
+    np.testing.assert_allclose(softmax(logit_C + offsets_of(weights)), joint_C / joint_C.sum(), rtol=1e-4)
 
 
 def test_the_offset_of_the_average_share_is_zero() -> None:
-    assert adjust([2, 1, 3]).tolist() == pytest.approx([0, math.log(1 / 2), math.log(3 / 2)], abs=1e-6)
+    assert offsets_of([2, 1, 3]).tolist() == pytest.approx([0, math.log(1 / 2), math.log(3 / 2)], abs=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, math.nan, math.inf])
 def test_shares_that_are_none_are_refused(share: float) -> None:
     with pytest.raises(SpecError, match="label 2 is"):
-        adjust([0.5, share])
+        offsets_of([0.5, share])

@@ -13,6 +13,7 @@ from zsic.storage.store import Store, open_store
 
 if TYPE_CHECKING:
     from zsic.evaluate.files import Filesystem
+    from zsic.models.classifier import Judgement
 
 SHOWN = 5
 """Predictions of an image in a table; JSON has them all, as the pipeline's answer has."""
@@ -59,7 +60,7 @@ def predict(
 ) -> None:
     """Classify images in this process.  An image that cannot be decoded is told, and the others still come."""
     from zsic.core.decode import DecodeError
-    from zsic.models.classifier import Answer, Classifier
+    from zsic.models.classifier import Classifier
 
     classifier = Classifier(
         model,
@@ -68,29 +69,42 @@ def predict(
         decode=DecodeSpec(mode=decode_mode),  # type: ignore[arg-type]
         top_k=top_k,
     )
-    answers: list[list[Answer] | None] = []
+    judgements: list[Judgement | None] = []
     failures: list[str] = []
     for path in images:
         try:
-            answers.append(classifier.predict(path.read_bytes()))
+            judgements += classifier.judge([path.read_bytes()])
         except OSError as error:
             raise SpecError(f"{path}: {error.strerror}") from None
         except DecodeError as error:
-            answers.append(None)
+            judgements.append(None)
             failures.append(f"{path}: {error.failure.outcome}: {error.failure.detail}")
     if as_json:
         # One image gives its answers, several give a list of them: as the pipeline does.
+        answers = [judgement and judgement.predictions for judgement in judgements]
         show_json(answers[0] if len(images) == 1 else answers)
     else:
         rows: list[tuple[object, ...]] = []
-        for path, answer in zip(images, answers, strict=True):
-            for rank, entry in enumerate((answer or ())[: top_k or SHOWN]):
+        for path, judgement in zip(images, judgements, strict=True):
+            if judgement is None:
+                continue
+            for rank, entry in enumerate(judgement.predictions[: top_k or SHOWN]):
                 rows.append((path if rank == 0 else "", rank + 1, entry["label"], entry["score"]))
+            if classifier.has_rules:
+                rows.append(("", "answer", _answer(judgement), judgement.score if judgement.score is not None else ""))
         show_table(["image", "rank", "label", "score"], rows, right=(1, 3))
     for failure in failures:
         err.print(f"zsic: {printable(failure)}", markup=False)
     if failures and len(failures) == len(images):
         raise SpecError("none of the images could be decoded")
+
+
+def _answer(judgement: "Judgement") -> str:
+    if judgement.label is None:
+        return "none of these"
+    if judgement.labels is not None:
+        return ", ".join(judgement.labels)
+    return " > ".join(judgement.path) if judgement.path is not None else judgement.label
 
 
 def evaluate(output: str, truth: str, s3_endpoint_url: str | None, *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from zsic.core.errors import SourceError, SpecError
 from zsic.core.labels import load_labels
 from zsic.core.preprocess import Pixels, fit, prepare
+from zsic.core.rules import NO_RULES
 from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec, parse_labels
 from zsic.core.verdict import NONE, Verdict
 from zsic.models.checkpoint import Checkpoint, resolve
@@ -82,6 +83,11 @@ class Classifier:
     def labels(self) -> tuple[str, ...]:
         """The labels, in the order that settles ties."""
         return self._head.labels
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether an answer may be something else than the best label."""
+        return self._head.rules != NO_RULES
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # str and bytes are sequences too

@@ -24,6 +24,7 @@ from zsic.core.rules import NO_RULES, Rules
 from zsic.core.scoring import Link, TopK, rank, rank_logits, similarities
 from zsic.core.tree import Tree
 from zsic.core.verdict import Verdict, join, judge, keep_best
+from zsic.models.shares import offsets_of
 
 METHOD = "mean of unit prompt embeddings, renormalised"
 """The ensemble of CLIP's paper as open_clip computes it (`build_zero_shot_classifier`)."""
@@ -247,7 +248,9 @@ def compile_head(label_set: _Labels, text_encoder: _Tower) -> Head:
 def adjust(head: Head, share_C: Sequence[float], origin: str) -> Head:
     """The head for images of which the labels have these shares; where they are from is kept with it."""
     share = [float(f"{share:.6g}") for share in share_C]
-    offset_C = (torch.tensor(share, dtype=torch.float64) * len(share)).log().float()
+    offset_C = torch.from_numpy(offsets_of(share))
+    if head.offset_C is not None:
+        offset_C = offset_C + head.offset_C
     return replace(head, offset_C=offset_C, steps=(*head.steps, {"step": "shares", "from": origin, "shares": share}))
 
 

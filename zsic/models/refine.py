@@ -20,7 +20,9 @@ Statistic = Literal["score", "similarity", "margin"]
 
 
 def with_examples(head: Head, blended: Blended, digest: str) -> Head:
-    """The head with the rows that examples have moved; `digest` tells which they were."""
+    """The head with the rows that examples have moved, if they have; `digest` tells which they were."""
+    if blended.weight == 0:
+        return head
     require_no(head, "negatives", "mode: multi contrasts prompts with their negatives, and pictures have none")
     step = {"step": "examples", "digest": digest, "weight": blended.weight}
     moved = replace(head, matrix_CD=torch.from_numpy(blended.matrix_CD), steps=(*head.steps, step))
@@ -45,7 +47,8 @@ def rejecting(head: Head, by: Statistic, threshold: Threshold) -> Head:
     """The head that gives no label to what is below a threshold."""
     if head.rules.mode == "multi":
         raise SpecError("mode is multi, in which each label has its `threshold`; write it into the label file")
-    return replace(head, rules=replace(head.rules, **{f"min_{by}": float(f"{threshold.value:.6g}")}))
+    least: Any = {f"min_{by}": float(f"{threshold.value:.6g}")}
+    return replace(head, rules=replace(head.rules, **least))
 
 
 def statistic(

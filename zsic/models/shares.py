@@ -40,7 +40,7 @@ class Shares:
     """Nats a row above that of equal shares, the prior rows left out: how much there was to learn."""
 
 
-def adjust(share_C: npt.ArrayLike) -> npt.NDArray[np.float32]:
+def offsets_of(share_C: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """Offsets of the logits for labels of these shares, which need not sum to 1 (Menon et al. 2021).
 
     Under softmax, scores become the probabilities of that mix.  Under sigmoid, odds are multiplied by what a label is

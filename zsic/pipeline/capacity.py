@@ -239,7 +239,7 @@ def lay_out_relabelling(
         write_cpus=write_cpus,
         write_tasks=write_tasks,
         write_memory_bytes=write_memory,
-        block_rows=min(_ROWS_OF_A_BLOCK, rows_of_a_part),
+        block_rows=execution.block_rows or min(_ROWS_OF_A_BLOCK, rows_of_a_part),
         batch_size=None,
         rows_per_part=rows,
         images_per_slice=rows_per_slice,

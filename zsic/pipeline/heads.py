@@ -127,6 +127,7 @@ def calibrate(
     another is named.  Raises `SpecError` or `ModelError`.
     """
     head, origin = _find_for(labels, on, model, store)
+    require_no(head, "shares", "they would be calibrated away; calibrate first, and adjust the calibrated head")
     rows = read_labelled(origin, truth, head.labels, _most_rows(head))
     logit_NC = head.logits(torch.from_numpy(rows.image_ND)).numpy()
     fit = fit_platt if head.scores_each else fit_temperature

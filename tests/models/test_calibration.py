@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from zsic.core.errors import SpecError
 from zsic.core.reliability import Reliability
-from zsic.models.calibration import SLOPES, fit_platt, fit_temperature, threshold_for
+from zsic.models.calibration import SLOPES, Calibration, fit_platt, fit_temperature, threshold_for
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -90,6 +92,14 @@ def test_where_all_is_wrong_too() -> None:
     assert (platt.slope, platt.at_bound) == (SLOPES[0], True)
 
 
+@pytest.mark.parametrize("fit", [fit_temperature, fit_platt])
+def test_a_scale_beyond_the_bounds_stops_there(fit: Callable[[Floats, Integers], Calibration]) -> None:
+    logit_NC, truth_N = _sample(200, 4, 1.0)
+    for factor, bound in ((1e-5, SLOPES[1]), (1e5, SLOPES[0])):
+        found = fit(factor * logit_NC, truth_N)
+        assert (found.slope, found.at_bound) == (bound, True)
+
+
 @pytest.mark.parametrize("logit", [0.0, 0.1, -31.7])
 def test_logits_that_tell_nothing_stay(logit: float) -> None:
     found = fit_temperature(np.full((5, 3), logit), np.array([0, 1, 2, 0, 0]))
@@ -159,8 +169,7 @@ def test_platt_on_what_does_not_overlap_stays_finite() -> None:
 
 
 @pytest.mark.parametrize("fit", [fit_temperature, fit_platt])
-def test_no_row_is_refused(fit: object) -> None:
-    assert callable(fit)
+def test_no_row_is_refused(fit: Callable[[Floats, Integers], Calibration]) -> None:
     with pytest.raises(SpecError, match="no picture with a known label"):
         fit(np.zeros((0, 3)), np.zeros(0, int))
 

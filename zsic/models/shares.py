@@ -99,8 +99,6 @@ def _weigh(logit_batches: Iterable[npt.NDArray[np.floating]], share_C: _Floats |
     """Sum over rows: likelihood of each label over that of the mix [C]; rows; log-likelihood above equal shares."""
     pull_C, n_rows, log_likelihood = np.zeros(0), 0, 0.0
     for logit_BC in logit_batches:
-        if len(logit_BC) == 0:
-            continue
         score_BC = np.exp(logit_BC - logit_BC.max(axis=1, keepdims=True), dtype=np.float64)
         score_BC /= score_BC.sum(axis=1, keepdims=True)
         n_labels = score_BC.shape[1]

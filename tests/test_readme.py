@@ -12,9 +12,10 @@ import pytest
 import yaml
 from runs import draw, write_shard
 
+from zsic.core.labels import load_labels
 from zsic.core.outcome import Outcome
-from zsic.core.schema import output_schema
-from zsic.core.spec import make_spec
+from zsic.core.schema import AnswerColumns, output_schema
+from zsic.core.spec import LabelsSpec, make_spec
 from zsic.models.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +53,7 @@ def test_every_outcome_family_and_column_is_named() -> None:
         assert f"`{outcome}`" in README
     for family in FAMILIES:
         assert f"`{family}`" in README
-    for name in output_schema(embedding_dim=8).names:
+    for name in output_schema(embedding_dim=8, answers=[AnswerColumns(None, has_labels=True, has_path=True)]).names:
         assert f"`{name}`" in README
 
 
@@ -95,10 +96,18 @@ def test_commands_run_as_they_stand(workplace: Path, s3_server: str) -> None:
 
 
 def test_spec_of_the_readme_is_valid() -> None:
-    for block in blocks("yaml"):
-        fields = yaml.safe_load(block)
-        made = make_spec(fields)
-        assert (made.output.uri, made.scoring.top_k) == (fields["output"], fields["scoring"]["top_k"])
+    fields = yaml.safe_load(blocks("yaml")[0])
+    made = make_spec(fields)
+    assert (made.output.uri, made.scoring.top_k) == (fields["output"], fields["scoring"]["top_k"])
+
+
+def test_label_file_of_the_readme_is_valid(tmp_path: Path) -> None:
+    (text,) = blocks("yaml")[1:]
+    (tmp_path / "animals.yaml").write_text(text)
+    label_set = load_labels(LabelsSpec(path=str(tmp_path / "animals.yaml")))
+    assert label_set.names == ("robin", "house sparrow", "cat", "an empty landscape")
+    assert label_set.rules.has_tree
+    assert label_set.rules.reject_some
 
 
 def test_python_of_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,18 +12,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zsic.core.spec import JobSpec, load_spec
-    from zsic.models.classifier import Classifier
+    from zsic.models.classifier import Classifier, Judgement
+    from zsic.models.head import Head
+    from zsic.pipeline.heads import adjust_shares, calibrate, compile_labels
     from zsic.pipeline.run import run
     from zsic.pipeline.summary import RunSummary
 
 __version__ = "0.1.0"
 
-__all__ = ["Classifier", "JobSpec", "RunSummary", "__version__", "load_spec", "run"]
+__all__ = [
+    "Classifier",
+    "Head",
+    "JobSpec",
+    "Judgement",
+    "RunSummary",
+    "__version__",
+    "adjust_shares",
+    "calibrate",
+    "compile_labels",
+    "load_spec",
+    "run",
+]
 
 _HOMES = {
     "Classifier": "zsic.models.classifier",
+    "Head": "zsic.models.head",
     "JobSpec": "zsic.core.spec",
+    "Judgement": "zsic.models.classifier",
     "RunSummary": "zsic.pipeline.summary",
+    "adjust_shares": "zsic.pipeline.heads",
+    "calibrate": "zsic.pipeline.heads",
+    "compile_labels": "zsic.pipeline.heads",
     "load_spec": "zsic.core.spec",
     "run": "zsic.pipeline.run",
 }

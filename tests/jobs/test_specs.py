@@ -30,7 +30,7 @@ def test_spec_loads_and_explains_itself(path: Path) -> None:
 
 def test_there_are_specs_and_entry_points() -> None:
     assert SPECS
-    assert ENTRY_POINTS == ["classify.py", "enrich.py", "evaluate.py"]
+    assert ENTRY_POINTS == ["classify.py", "enrich.py", "evaluate.py", "relabel.py"]
     for name in ENTRY_POINTS:
         assert f"`{name}`" in (JOBS / "README.md").read_text(encoding="utf-8")
 
@@ -58,7 +58,7 @@ def test_a_night_and_what_comes_after(
 ) -> None:
     shard, out, spec = tmp_path / "s.tar", tmp_path / "out", tmp_path / "spec.yaml"
     write_shard(shard, range(20))
-    fields = {"source": str(shard), "labels": LABELS, "output": str(out)}
+    fields = {"source": str(shard), "labels": LABELS, "output": {"uri": str(out), "embeddings": True}}
     spec.write_text(json.dumps(fields))
     # In a process of its own: one that has started a Ray of its own cannot join the cluster of other tests.
     subprocess.run([sys.executable, "-m", "zsic", "run", spec], check=True, capture_output=True)
@@ -72,6 +72,13 @@ def test_a_night_and_what_comes_after(
     truth.write_text("key,label\n" + "".join(f"{n:05d}.{('jpg', 'png')[n % 2]},{LABELS[0]}\n" for n in range(20)))
     assert call("evaluate.py", out, "--truth", truth, "--json", monkeypatch=monkeypatch) == 0
     assert json.loads(capsys.readouterr().out)
+
+    other = str(tmp_path / "other")
+    again = ["relabel", str(out), "--labels", "red,green", "--output", other]
+    subprocess.run([sys.executable, "-m", "zsic", *again], check=True, capture_output=True)
+    assert call("relabel.py", *again[1:], monkeypatch=monkeypatch) == 0
+    assert "Nothing to do" in capsys.readouterr().out
+    assert call("relabel.py", *again[1:-1], out, monkeypatch=monkeypatch) == 2
 
     next(out.glob("*.parquet")).unlink()
     assert call("enrich.py", spec, monkeypatch=monkeypatch) == 1

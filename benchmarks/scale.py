@@ -29,10 +29,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from zsic.core.predictions import Answers
 from zsic.core.schema import INDEX_BITS, SOURCE_TOTAL, output_schema
+from zsic.core.scoring import TopK
 from zsic.core.spec import StoreSpec
+from zsic.core.verdict import Verdict
 from zsic.storage.output import Output, Work
 from zsic.storage.pending import count_pending
 from zsic.storage.sample import SOURCE_SCHEMA
@@ -114,11 +117,12 @@ def _write_parts(output: Output, plan: Any, begin: int, stop: int) -> None:
     for first in range(begin, stop, ROWS_PER_PART):
         n = min(ROWS_PER_PART, stop - first)
         rng = np.random.default_rng(first)
-        answers = Answers(labels, n, 5)
-        scores_N5 = np.sort(rng.random((n, 5), np.float32))[:, ::-1]
-        label_N5 = rng.integers(0, 1000, (n, 5), np.int32)
-        answers.enter(np.arange(n), label_N5, scores_N5, scores_N5, np.zeros((n, 1), np.float32))
-        columns = answers.columns() | {
+        answers = Answers(labels, labels, n, 5)
+        scores_N5 = torch.from_numpy(np.sort(rng.random((n, 5), np.float32))[:, ::-1].copy())
+        label_N5 = torch.from_numpy(rng.integers(0, 1000, (n, 5), np.int32))
+        top = TopK(label_N5, scores_N5, scores_N5)
+        answers.enter(np.arange(n), Verdict(top, label_N5[:, 0], scores_N5[:, 0]))
+        columns = answers.to_arrays() | {
             "id": np.arange(first, first + n) << INDEX_BITS,
             "uri": [f"s3://lake/photos/2026/11/26/camera-{at >> 20:04}/{at:012}.jpg" for at in range(first, first + n)],
             "key": [None] * n,

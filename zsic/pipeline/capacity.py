@@ -212,7 +212,7 @@ def lay_out_relabelling(
     """
     cpus = sum(node.cpus for node in nodes)
     cpus_of_a_node = max(node.cpus for node in nodes)
-    task_cpus = execution.decode_cpus or (1.0 if cpus_of_a_node >= 2 else 0.5)
+    task_cpus = execution.decode_cpus or (1.0 if cpus_of_a_node >= 4 else 0.75 if cpus_of_a_node >= 2 else 0.5)
     write_cpus = 0.5 if cpus_of_a_node >= 2 else 0.25
     rate = images_per_s or _ROWS_ANSWERED_PER_S * cpus
     write_tasks = max(1, int(cpus / 4))

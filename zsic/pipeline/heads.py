@@ -128,14 +128,19 @@ def calibrate(
     """
     head, origin = _find_for(labels, on, model, store)
     require_no(head, "shares", "they would be calibrated away; calibrate first, and adjust the calibrated head")
+    if head.rules.mode == "multi":
+        raise SpecError(
+            "mode is multi, and a truth of one label an image would count what else is in it as wrong; calibrate a set "
+            "of mode: single, or set each label's `threshold`"
+        )
     rows = read_labelled(origin, truth, head.labels, _most_rows(head))
     logit_NC = head.logits(torch.from_numpy(rows.image_ND)).numpy()
     fit = fit_platt if head.scores_each else fit_temperature
     calibration = fit(logit_NC, rows.truth_N)
     if calibration.at_bound:
         raise SpecError(
-            f"{calibration.n_rows:,} rows do not tell a temperature: every answer is right, or none better than "
-            "chance; take more, or other ones"
+            f"{calibration.n_rows:,} rows do not tell a temperature: their scores say nothing of the truth, or are far "
+            "too small or too large; is it the truth of these very rows?"
         )
     head = calibrated(head, calibration)
     if false_reject is None:

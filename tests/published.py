@@ -1,15 +1,19 @@
 """Outputs over real sources, published by the commit protocol itself, with answers that a test decides; no Ray."""
 
+import io
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from runs import LABELS
+import pyarrow.parquet as pq
+from place import Place
+from runs import LABELS, draw
 
 from zsic.core.embedding import embedding_field
-from zsic.core.schema import INDEX_BITS, PREDICTION, SOURCE_TOTAL, output_schema
+from zsic.core.schema import INDEX_BITS, SOURCE_TOTAL, output_schema
 from zsic.core.spec import JobSpec, StoreSpec, make_spec
 from zsic.storage.objects import Objects
 from zsic.storage.output import Output
@@ -72,7 +76,7 @@ def publish(
     assert work.plan is not None
     assert work.lease is not None
     raw = _read(opened, spec, out, work.plan)
-    rows = [_row(each, answer(each) if each.data is not None else None) for each in raw]
+    rows = [_row(each, answer(each) if each.data else None) for each in raw]
     schema = output_schema()
     schema = schema.append(embedding_field(dim)) if dim is not None else schema
     metadata = {"model": model, "revision": None, "labels": LABELS, "job": fields}
@@ -109,7 +113,7 @@ def _row(raw: RawRow, reply: Reply | None) -> dict[str, Any]:
         "id": raw.id,
         "uri": raw.uri,
         "key": raw.key,
-        "outcome": "ok" if raw.failure is None else str(raw.failure.outcome),
+        "outcome": str(raw.failure.outcome) if raw.failure is not None else "ok" if raw.data else "empty",
         "detail": None if raw.failure is None else raw.failure.detail,
         "width": None,
         "height": None,
@@ -122,4 +126,39 @@ def _row(raw: RawRow, reply: Reply | None) -> dict[str, Any]:
     }
 
 
-assert PREDICTION.get_field_index("score") == 1
+@dataclass
+class Lake:
+    """Where everything is, and what the output's rows are."""
+
+    place: Place
+    store: Store
+    rows: list[dict[str, Any]]
+
+    @property
+    def output(self) -> str:
+        return self.place.at("out")
+
+    def images(self) -> dict[int, bytes]:
+        """The bytes of each row that has an answer."""
+        return {row["id"]: row["data"] for row in self.rows if row["label"] is not None}
+
+
+def tar_of(*members: tuple[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def fill(place: Place) -> None:
+    """Loose images, two tars, one of which has a name twice and a broken image, and a Parquet file."""
+    for number in range(5):
+        place.put(f"in/loose/{number}.jpg", draw(number))
+    place.put("in/a.tar", tar_of(("x.jpg", draw(10)), ("x.jpg", draw(11)), ("d/x.jpg", draw(12)), ("e.jpg", b"")))
+    place.put("in/b.tar", tar_of(*((f"{number}.wrong", draw(number)) for number in range(20, 30))))
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"image": [draw(number) for number in range(30, 38)]}), buffer, row_group_size=3)
+    place.put("in/c.parquet", buffer.getvalue())

@@ -348,6 +348,45 @@ def _export(
     console.export(output, target, form, selection, shard_mb, _store(s3_endpoint_url, s3_anonymous, allow_scheme))
 
 
+@app.command("search")
+def _search(
+    output: Output,
+    text: Annotated[list[str] | None, typer.Argument(help="What to look for; several are ranked each.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", help="A picture to look for others like it; repeatable.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Where the model is, if not where the output says.")
+    ] = None,
+    template: Template = None,
+    top: Annotated[int, typer.Option("--top", help="Images to show.")] = 20,
+    set_name: LabelSet = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    gallery: Annotated[
+        Path | None, typer.Option("--gallery", help="Write a page with thumbnails, one self-contained HTML file.")
+    ] = None,
+    s3_endpoint_url: Endpoint = None,
+    s3_anonymous: Anonymous = False,
+    allow_scheme: AllowScheme = None,
+) -> None:
+    """Find the images that are most like a text or a picture, in an output made with --embeddings.
+
+    Every embedding is compared, by the model that made it; no image is read, but for --gallery.
+    """
+    from zsic import console
+
+    given = {
+        "output": output,
+        "texts": tuple(text or ()),
+        "pictures": tuple(image or ()),
+        "model": model,
+        "templates": tuple(template or ()),
+        "top": top,
+        "set_name": set_name,
+    }
+    console.search(given, _store(s3_endpoint_url, s3_anonymous, allow_scheme), as_json=json, gallery=gallery)
+
+
 @app.command("demo")
 def _demo(
     folder: Annotated[Path, typer.Option("--output", help="Folder for pictures and table.")] = Path("zsic-demo"),

@@ -3,7 +3,6 @@
 import gzip
 import io
 import os
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from place import Place
-from published import publish
+from published import publish, tar_of
 from runs import draw, write_shard
 
 from zsic.core.errors import SpecError
@@ -21,16 +20,6 @@ from zsic.storage import originals as originals_module
 from zsic.storage.objects import Objects
 from zsic.storage.originals import Originals, RowRef
 from zsic.storage.store import Store, open_store
-
-
-def tar_of(*members: tuple[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, data in members:
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def parquet_of(images: list[bytes | None], column: str = "image", **others: Any) -> bytes:

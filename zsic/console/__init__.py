@@ -5,6 +5,7 @@ from zsic.console.export import export
 from zsic.console.inspect import evaluate, predict, pull_model, verify
 from zsic.console.job import relabel, run_job, show_plan
 from zsic.console.labels import adjust_labels, calibrate_labels, check_labels, compile_labels, show_schema
+from zsic.console.search import search
 from zsic.console.submit import follow, stop, submit
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "pull_model",
     "relabel",
     "run_job",
+    "search",
     "show_plan",
     "show_schema",
     "stop",

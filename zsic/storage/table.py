@@ -39,7 +39,9 @@ class Table:
         """Give some columns of one part, in order of id.  Raises `StoreError`."""
         try:
             with _open_part(self.store, part) as file:
-                reader = pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES)
+                # Buffered ahead, all columns come by few requests; embeddings are too large for that.
+                ahead = "embedding" not in columns
+                reader = pq.ParquetFile(file, pre_buffer=ahead, buffer_size=0 if ahead else BUFFER_BYTES)
                 yield from reader.iter_batches(batch_rows, columns=list(columns), use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise StoreError(f"output: {self.store.uri}/{part.name} cannot be read: {error}") from error

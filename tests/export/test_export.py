@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from place import Place
-from published import Lake, Reply, by_index, publish, tar_of
+from published import Lake, Reply, by_index, publish
 from runs import LABELS, draw
 
 from zsic.core.errors import MismatchError, SpecError, StoreError
@@ -158,11 +159,24 @@ def test_the_same_command_again_reads_and_writes_nothing(
     assert read_all(lake.place, "there") == before
 
 
+def test_each_shard_is_read_once_though_parts_mix_them(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    original = Objects.open_stream
+
+    def count(self: Objects, info: Any) -> Any:
+        opened.append(info.uri)
+        return original(self, info)
+
+    monkeypatch.setattr(Objects, "open_stream", count)
+    run(lake)
+    assert sorted(opened) == [lake.place.at(f"in/{name}") for name in ("a.tar", "b.tar")]
+
+
 class StopError(Exception):
     """The process dies."""
 
 
-@pytest.mark.parametrize("n_before", [0, 1, 5, 13, 25])
+@pytest.mark.parametrize("n_before", [0, 5, 25])
 def test_a_tree_that_was_interrupted_becomes_the_same(lake: Lake, n_before: int) -> None:
     run(lake, "whole")
 
@@ -183,7 +197,7 @@ def test_shards_that_were_interrupted_anywhere_become_the_same(lake: Lake) -> No
     small_shards(lake, "whole")
     whole = read_all(lake.place, "whole")
     assert len(whole) > 8
-    for n_puts in range(len(whole)):
+    for n_puts in range(0, len(whole), 1 if lake.place.s3 is None else 10):
         target = f"cut-{n_puts}"
         with pytest.MonkeyPatch.context() as monkeypatch:
             store_class = type(open_store(lake.place.at(target), lake.place.store))
@@ -205,8 +219,10 @@ def test_shards_that_were_interrupted_anywhere_become_the_same(lake: Lake) -> No
 
 
 def test_what_is_gone_is_counted_and_named_and_taken_up_when_it_is_back(lake: Lake) -> None:
-    tar = tar_of(("x.jpg", draw(10)), ("x.jpg", draw(11)), ("d/x.jpg", draw(12)), ("e.jpg", b""))
-    for name in ("a.tar", "loose/1.jpg"):
+    lost = {name: read_all(lake.place, "in")[name] for name in ("a.tar", "loose/1.jpg")}
+    # On disk the time is part of the version.
+    times = {name: Path(lake.place.uri, "in", name).stat().st_mtime_ns for name in lost if lake.place.s3 is None}
+    for name in lost:
         lake.place.delete(f"in/{name}")
     gone = {row["id"] for row in lake.rows if row["label"] is not None and row["uri"].endswith(("a.tar", "/1.jpg"))}
     assert len(gone) == 4
@@ -221,10 +237,10 @@ def test_what_is_gone_is_counted_and_named_and_taken_up_when_it_is_back(lake: La
     before = {name: data for name, data in read_all(lake.place, "shards").items() if name.endswith(".tar")}
     assert {row_id: sample["image"] for row_id, sample in read_shards(lake.place, "shards").items()} == expected
 
-    if lake.place.s3 is None:
-        return  # On disk the time is part of the version, and what is put back has another.
-    lake.place.put("in/a.tar", tar)
-    lake.place.put("in/loose/1.jpg", draw(1))
+    for name, data in lost.items():
+        lake.place.put(f"in/{name}", data)
+    for name, mtime_ns in times.items():
+        os.utime(Path(lake.place.uri, "in", name), ns=(mtime_ns, mtime_ns))
     assert run(lake, "tree").failed == {}
     exported = small_shards(lake, "shards")
     assert (exported.failed, exported.n_written) == ({}, 4)

@@ -15,6 +15,7 @@ def make_thumbnail(data: bytes, spec: DecodeSpec, side: int) -> bytes:
     """
     image = decode(data, spec)
     image.thumbnail((side, side))
+    image.info.clear()  # Pillow would write a comment again
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()

@@ -15,7 +15,7 @@ import torch
 
 from zsic.core.embedding import Vectors, from_column
 
-ROWS_AT_ONCE = 4_096
+ROWS_AT_ONCE = 1_024
 """Their float32 rows stay in a CPU's caches."""
 _ROUNDING = 2.0**-24
 """Of float32; what a sum of D products can be off by is D times as much, for unit vectors."""

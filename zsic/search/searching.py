@@ -18,7 +18,7 @@ from zsic.storage.store import open_store
 from zsic.storage.table import Table, open_table
 
 MAX_TOP = 100_000
-_BATCH_ROWS = 4 * ROWS_AT_ONCE
+_BATCH_ROWS = 16 * ROWS_AT_ONCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,11 @@ from runs import LABELS, draw
 
 from zsic.core.embedding import embedding_field
 from zsic.core.schema import INDEX_BITS, SOURCE_TOTAL, output_schema
-from zsic.core.spec import JobSpec, StoreSpec, make_spec
+from zsic.core.spec import JobSpec, SourceSpec, StoreSpec, make_spec
 from zsic.storage.objects import Objects
+from zsic.storage.origin import Origin
 from zsic.storage.output import Output
+from zsic.storage.part import read_columns
 from zsic.storage.rows import RawRow, read_rows
 from zsic.storage.slices import cut
 from zsic.storage.sources import list_sources
@@ -72,6 +74,7 @@ def publish(
     opened = open_store(output, store)
     out = Output(opened)
     fields = {"model": {"digest": digest, "dtype": "float32"}, "decode": spec.decode.model_dump()}
+    fields["output"] = {"embeddings": dim is not None, "keep_columns": []}
     work = out.begin(list_sources(spec.source, Objects(store)), fields, spec.source.model_dump(mode="json"))
     assert work.plan is not None
     assert work.lease is not None
@@ -92,6 +95,33 @@ def publish(
     out.publish(work.plan, "f")
     work.lease.end()
     return opened, rows
+
+
+def relabel(output: str, target: str, label: str, *, store: StoreSpec | None = None) -> Store:
+    """Publish the rows of an output with embeddings once more, in another output, all with one label."""
+    store = store or StoreSpec()
+    source = SourceSpec(uris=(output,), format="output")
+    origin = Origin.open(source, store)
+    opened = open_store(target, store)
+    out = Output(opened)
+    work = out.begin(origin, {**origin.fields, "labels": label}, source.model_dump(mode="json"))
+    assert work.plan is not None
+    assert work.lease is not None
+    for ordinal, part in enumerate(origin.snapshot.parts):
+        table = read_columns(origin.store, part.name, [field.name for field in output_schema(embedding_dim=1)])
+        n = table.num_rows
+        totals = pa.array([None] * (n - 1) + [n], pa.int32())
+        changed = {
+            "id": pa.array([ordinal << INDEX_BITS | index for index in range(n)], pa.int64()),
+            "label": pa.array([None if each is None else label for each in table["label"].to_pylist()]),
+        }
+        for name, column in changed.items():
+            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+        table = table.append_column(pa.field(SOURCE_TOTAL, pa.int32()), totals)
+        out.write_part(work.plan, table, {"model": origin.model, "job": dict(origin.fields)}, f"t-{ordinal:06d}")
+    out.publish(work.plan, "f")
+    work.lease.end()
+    return opened
 
 
 def _read(store: Store, spec: JobSpec, out: Output, plan: Any) -> list[RawRow]:

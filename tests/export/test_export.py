@@ -7,10 +7,12 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from place import Place
-from published import Lake, Reply, by_index, publish
+from published import Lake, Reply, by_index, fill, publish, relabel
 from runs import LABELS, draw
 
 from zsic.core.errors import MismatchError, SpecError, StoreError
@@ -170,6 +172,45 @@ def test_each_shard_is_read_once_though_parts_mix_them(lake: Lake, monkeypatch: 
     monkeypatch.setattr(Objects, "open_stream", count)
     run(lake)
     assert sorted(opened) == [lake.place.at(f"in/{name}") for name in ("a.tar", "b.tar")]
+
+
+@pytest.mark.parametrize("form", ["imagefolder", "webdataset"])
+def test_a_relabelled_output_leads_back_to_the_images(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(str(tmp_path), StoreSpec())
+    fill(place)
+    publish(place.at("out"), place.at("in"), lambda row: Reply("x", vector_D=[1, 0]), dim=2, backwards=True)
+    relabel(place.at("out"), place.at("again"), "cat")
+    opened: list[str] = []
+    original = Objects.open_stream
+
+    def count(self: Objects, info: Any) -> Any:
+        opened.append(info.uri)
+        return original(self, info)
+
+    monkeypatch.setattr(Objects, "open_stream", count)
+    exported = export(ExportSpec(place.at("again"), place.at("to"), form))  # type: ignore[arg-type]
+    assert exported.n_by_label == {"cat": 26}
+    assert exported.n_written == 26
+    assert sorted(opened) == [place.at("in/a.tar"), place.at("in/b.tar")]
+    if form == "imagefolder":
+        found = [data for _, data in read_tree(place, "to").values()]
+    else:
+        found = [sample["image"] for sample in read_shards(place, "to").values()]
+    assert sorted(found) == sorted([draw(n) for n in (*range(5), 10, 11, 12, *range(20, 38))])
+    assert export(ExportSpec(place.at("again"), place.at("to"), form)).n_before == 26  # type: ignore[arg-type]
+
+
+def test_a_relabelled_output_knows_the_column_of_images(tmp_path: Path) -> None:
+    pictures = [draw(number) for number in range(4)]
+    pq.write_table(pa.table({"picture": pictures, "image": [b"mask"] * 4}), tmp_path / "p.parquet")
+    output, again = str(tmp_path / "out"), str(tmp_path / "again")
+    source = str(tmp_path / "p.parquet")
+    publish(output, source, lambda row: Reply("x", vector_D=[1, 0]), dim=2, image_column="picture")
+    relabel(output, again, "cat")
+    export(ExportSpec(again, str(tmp_path / "to"), "imagefolder"))
+    assert sorted(path.read_bytes() for path in (tmp_path / "to" / "cat").iterdir()) == sorted(pictures)
 
 
 class StopError(Exception):

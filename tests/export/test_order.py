@@ -1,3 +1,4 @@
+import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
@@ -11,15 +12,14 @@ from zsic.export.order import SortedRows
 
 
 def batch_of(ids: list[int]) -> pa.RecordBatch:
-    return pa.record_batch({"id": pa.array(ids, pa.int64()), "label": pa.array([f"of {each}" for each in ids])})
+    places = [each % 7 for each in ids]
+    return pa.record_batch({"place": pa.array(places, pa.int64()), "id": pa.array(ids, pa.int64())})
 
 
 @given(st.lists(st.integers(0, 2**60), unique=True, max_size=200), st.integers(1, 20), st.integers(1, 7), st.data())
 def test_rows_come_in_order_whatever_the_order_they_came_in(
     ids: list[int], run_rows: int, batch_rows: int, data: st.DataObject
 ) -> None:
-    import tempfile
-
     step = data.draw(st.integers(1, 30))
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -31,7 +31,7 @@ def test_rows_come_in_order_whatever_the_order_they_came_in(
             rows.add(batch_of(ids[start : start + step]))
         tables = list(rows.read())
         found = [row for table in tables for row in table.to_pylist()]
-    assert found == [{"id": each, "label": f"of {each}"} for each in sorted(ids)]
+    assert found == [{"place": place, "id": each} for place, each in sorted((each % 7, each) for each in ids)]
 
 
 def test_few_rows_are_held_while_runs_are_merged(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_few_rows_are_held_while_runs_are_merged(tmp_path: Path) -> None:
     with patch.object(order, "RUN_ROWS", 20_000), patch.object(order, "BATCH_ROWS", 500):
         rows = SortedRows(tmp_path)
         for part_N in np.array_split(ids_N, 50):
-            rows.add(pa.record_batch({"id": pa.array(part_N)}))
+            rows.add(pa.record_batch({"place": pa.array(part_N), "id": pa.array(part_N)}))
         before = pa.total_allocated_bytes()
         last, n, most = -1, 0, 0
         for table in rows.read():

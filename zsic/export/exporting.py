@@ -95,15 +95,15 @@ def export(spec: ExportSpec, watch: Watch = lambda n_rows, n_all, n_bytes: None)
     with tempfile.TemporaryDirectory(prefix="zsic-export-") as folder:
         rows = SortedRows(Path(folder))
         n_by_label: Counter[str] = Counter()
+        originals = Originals(source, Objects(spec.store))
         for batch in select(table, spec.selection):
-            rows.add(batch)
+            rows.add(batch.append_column("place", originals.place(batch)))
             for entry in pc.value_counts(batch["label"]).to_pylist():
                 n_by_label[entry["values"]] += entry["counts"]
         if not n_by_label:
             raise SpecError(f"{spec.output}: none of its {table.snapshot.n_rows:,} rows is chosen; ask for less")
         n_all = n_by_label.total()
         tally = Tally(lambda n_rows, n_bytes: watch(n_rows, n_all, n_bytes))
-        originals = Originals(source, Objects(spec.store))
         n_shards = None
         if spec.form == "imagefolder":
             folders = name_folders(n_by_label)

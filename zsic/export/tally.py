@@ -1,8 +1,11 @@
 """What became of the chosen rows, counted while they are written."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
 
 from zsic.core.outcome import Failure
 
@@ -36,9 +39,14 @@ class Tally:
     """Rows that were not to be had, by outcome."""
     named: list[str] = field(default_factory=list)
 
-    def add_before(self, n_rows: int) -> None:
-        """Count rows that were there."""
-        self.n_before += n_rows
+    def pass_over(self, rows: Iterable[Labelled], done_N: npt.NDArray[np.int64]) -> Iterator[Labelled]:
+        """Give the rows whose ids are not among those that are done, which are sorted; count the others."""
+        for row in rows:
+            at = int(np.searchsorted(done_N, row.id))
+            if at < len(done_N) and int(done_N[at]) == row.id:
+                self.n_before += 1
+            else:
+                yield row
 
     def add(self, n_bytes: int) -> None:
         """Count an image that was written."""

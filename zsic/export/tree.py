@@ -5,7 +5,7 @@
 The tree itself tells what is done: each file is named after its row, and has its name only once it is whole.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -27,16 +27,9 @@ def write_tree(
 ) -> None:
     """Write each row's image into the folder of its label; what is there stays.
 
-    Rows come in order of id.  Holds 8 bytes for each image that is there.  Raises `StoreError`.
+    Rows come in the order of `Originals.place`.  Holds 8 bytes for each image that is there.  Raises `StoreError`.
     """
     done_N = _find_done(target, folders)
-
-    def pending() -> Iterator[Labelled]:
-        for row in rows:
-            if _is_in(done_N, row.id):
-                tally.add_before(1)
-            else:
-                yield row
 
     def put(answer: tuple[Labelled, bytes | Failure]) -> tuple[Labelled, int | Failure]:
         row, data = answer
@@ -50,7 +43,7 @@ def write_tree(
             raise StoreError(f"--output: {target.uri}/{name} is something else; export into another folder")
         return row, len(data)
 
-    answers = originals.read(pending())
+    answers = originals.read(tally.pass_over(rows, done_N))
     for row, written in map_in_order(put, answers, WRITERS, lambda answer: _weigh(answer[1])):
         if isinstance(written, Failure):
             tally.fail(row, written)
@@ -69,8 +62,3 @@ def _find_done(target: Store, folders: Mapping[str, str]) -> npt.NDArray[np.int6
         ids = (read_id(name.rpartition("/")[2]) for name, n_bytes in target.list(folder) if n_bytes)
         found.append(np.fromiter((each for each in ids if each is not None), np.int64))
     return np.sort(np.concatenate(found))
-
-
-def _is_in(ids_N: npt.NDArray[np.int64], row_id: int) -> bool:
-    at = int(np.searchsorted(ids_N, row_id))
-    return at < len(ids_N) and int(ids_N[at]) == row_id

@@ -52,7 +52,7 @@ def render_gallery(founds: Sequence[Found], originals: Originals, decode: Decode
     """Give the page.  Images are read from the source once more; what is not to be had says why in its place."""
     hits = {hit.id: hit for found in founds for hit in found.hits}
     pictures = {
-        hit.id: _to_picture(answer, decode) for hit, answer in originals.read(sorted(hits.values(), key=_by_id))
+        hit.id: _to_picture(answer, decode) for hit, answer in originals.read(sorted(hits.values(), key=_by_source))
     }
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["show"] = printable
@@ -63,8 +63,8 @@ def render_gallery(founds: Sequence[Found], originals: Originals, decode: Decode
     )
 
 
-def _by_id(hit: Hit) -> int:
-    return hit.id
+def _by_source(hit: Hit) -> tuple[str, int]:
+    return hit.uri, hit.id
 
 
 def _to_picture(answer: bytes | Failure, decode: DecodeSpec) -> dict[str, str]:

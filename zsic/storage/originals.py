@@ -1,19 +1,21 @@
 """The original bytes of rows: from a row's id, uri and key back to its file, tar member or row of a Parquet file."""
 
 import contextlib
+import hashlib
 import json
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Protocol, TypeVar, cast
 
+import numpy as np
 import pyarrow as pa
 
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.schema import INDEX_BITS
-from zsic.core.spec import DecodeSpec, SourceSpec
+from zsic.core.spec import DecodeSpec, SourceSpec, StoreSpec
 from zsic.storage.kinds import shard_kind
 from zsic.storage.objects import Objects
 from zsic.storage.output import JOB
@@ -22,7 +24,7 @@ from zsic.storage.plan import GROUP_ROWS, SOURCE_COLUMNS, Plan, read_piece, read
 from zsic.storage.sample import End, Sample, Source
 from zsic.storage.shard import read_shard
 from zsic.storage.snapshot import last_snapshot
-from zsic.storage.store import Store
+from zsic.storage.store import Store, open_store
 
 SOURCES_AT_ONCE = 10 * GROUP_ROWS
 """Sources of a plan that are held: of sorted rows, each stretch of the plan is read once."""
@@ -56,26 +58,40 @@ class Originals:
     """The images that the rows of one output were made of, read from the source once more.
 
     An image counts only as the version that was classified, as far as the output's plans tell: what has changed since
-    may deserve another label.  Holds a stretch of a plan, and the versions of sources that were taken up again.
+    may deserve another label.  The plans of a relabelled output tell of parts, so there images count as they are now.
+    Holds a stretch of a plan, and the versions of sources that were taken up again.
     """
 
     def __init__(self, store: Store, objects: Objects) -> None:
         self._objects = objects
-        self._planned = _PlannedSources(store)
+        self._planned = _PlannedSources(store, objects.store)
         fields = json.loads(store.read(JOB) or b"{}").get("fields", {})
         self._max_bytes = DecodeSpec.model_validate(fields.get("decode", {})).max_bytes
+
+    def place(self, batch: pa.RecordBatch) -> pa.Array:
+        """Where the images of rows lie, as numbers to sort by (and then by id): rows of one shard come together.
+
+        Needs the columns `id` and `uri`.
+        """
+        if not self._planned.is_relabelled:
+            return batch["id"]
+        uris = batch["uri"].dictionary_encode()
+        # Ids tell where rows of another output lie; so the order of sources is any, but always the same.
+        digests = [hashlib.blake2b(uri.encode(), digest_size=8).digest() for uri in uris.dictionary.to_pylist()]
+        return pa.array(np.frombuffer(b"".join(digests), np.int64)).take(uris.indices)
 
     def read(self, rows: Iterable[R]) -> Iterator[tuple[R, bytes | Failure]]:
         """Give each row with the bytes of its image, as they are, or with the reason why there are none.
 
-        Rows come in order of id, and are given back in that order: so each shard is read once, and only up to the last
-        row that is asked for; loose images are read many at a time.  Memory is bounded by the rows of one shard and a
-        window of images.  Raises `SpecError` for a scheme that `store.allow_schemes` has not.
+        Rows come in order of `place` and id (a few rows: in order of uri and id), and rows of one shard are given back
+        in the order of the shard, which for an output of `classify` is that of their ids.  So each shard is read once,
+        and only up to the last row that is asked for; loose images are read many at a time.  Memory is bounded by the
+        rows of one shard and a window of images.  Raises `SpecError` for a scheme that `store.allow_schemes` has not.
         """
         pairs = ((row, self._planned.find(row)) for row in rows)
         # Loose images in a row are one group, for they are read at the same time.
-        for ordinal, group in groupby(pairs, lambda pair: None if _is_loose(pair[1]) else pair[0].id >> INDEX_BITS):
-            if ordinal is None:
+        for uri, group in groupby(pairs, lambda pair: None if pair[1].kind == "image" else pair[1].uri):
+            if uri is None:
                 yield from self._read_loose(group)
             else:
                 members = list(group)
@@ -94,40 +110,37 @@ class Originals:
             yield waiting.popleft(), answer
 
     def _read_shard(self, source: Source, rows: list[R]) -> Iterator[tuple[R, bytes | Failure]]:
-        wanted = {row.id & _INDEX: row for row in rows}
+        wanted: dict[str | None, list[R]] = {}
+        for row in rows:
+            wanted.setdefault(row.key, []).append(row)
+        places = None if self._planned.is_relabelled else {row.id & _INDEX for row in rows}
         spec = SourceSpec(uris=(source.uri,), image_column=self._planned.image_column(rows[0].id >> INDEX_BITS))
-        read = read_parquet if source.kind == "parquet" else read_shard
-        samples = read(source, self._objects, spec, max_bytes=self._max_bytes, skip=lambda index: index not in wanted)
+        samples = (read_parquet if source.kind == "parquet" else read_shard)(
+            source,
+            self._objects,
+            spec,
+            max_bytes=self._max_bytes,
+            skip=lambda n: places is not None and n not in places,
+        )
+        reason = Failure(Outcome.CHANGED, "the shard has no such image any more")
         # Closed as soon as the last one is there: what follows in the shard is not fetched.
         with contextlib.closing(cast(Generator[Sample | End], samples)):
             for sample in samples:
                 if isinstance(sample, End):
-                    reason = sample.failure or Failure(Outcome.CHANGED, "the shard has fewer images than it had")
-                    yield from ((row, reason) for row in wanted.values())
-                    return
-                row = wanted.pop(sample.index)
-                yield row, _answer(sample, row)
+                    reason = sample.failure or reason
+                    continue
+                answer = sample.failure if sample.data is None else sample.data
+                assert answer is not None
+                yield from ((row, answer) for row in wanted.pop(sample.key, ()))
                 if not wanted:
                     return
-
-
-def _is_loose(source: Source) -> bool:
-    return source.kind == "image"
-
-
-def _answer(sample: Sample, row: Row) -> bytes | Failure:
-    if sample.data is None:
-        assert sample.failure is not None
-        return sample.failure
-    if sample.key != row.key:
-        return Failure(Outcome.CHANGED, f"the shard has {sample.key!r} in its place")
-    return sample.data
+        yield from ((row, reason) for row in chain.from_iterable(wanted.values()))
 
 
 class _PlannedSources:
     """The sources of an output's plans by their ordinals: what they are, and in which version they were classified."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, spec: StoreSpec) -> None:
         self._store = store
         self._plans: list[Plan] = []
         snapshot = last_snapshot(store)
@@ -135,6 +148,11 @@ class _PlannedSources:
         for number in range(snapshot.sequence if snapshot else 0):
             if (plan := read_plan(store, number + 1)) is not None:
                 self._plans.append(plan)
+        self.is_relabelled = any(plan.source.get("format") == "output" for plan in self._plans)
+        """The sources of the plans are parts of another output, and the ids tell of rows of those."""
+        self._last_column = self._find_column(spec)
+        if self.is_relabelled:
+            self._plans = []
         self._pieces = [piece for plan in self._plans for piece in plan.added]
         self._firsts: list[int] = []
         first = self._plans[0].first_added if self._plans else 0
@@ -162,7 +180,14 @@ class _PlannedSources:
         """The column that the user named for the images of a Parquet source."""
         again = self._taken_up_again().get(ordinal)
         plans = [again[0]] if again else [plan for plan in self._plans if plan.first_added <= ordinal]
-        return cast("str | None", plans[-1].source.get("image_column")) if plans else None
+        return _column_of(plans[-1]) if plans else self._last_column
+
+    def _find_column(self, spec: StoreSpec) -> str | None:
+        """What the last plan says of it, or that of the output which was relabelled."""
+        if not self.is_relabelled:
+            return _column_of(self._plans[-1]) if self._plans else None
+        (uri,) = cast("list[str]", self._plans[-1].source["uris"])
+        return _PlannedSources(open_store(uri.rstrip("/"), spec), spec)._last_column
 
     def _read_around(self, ordinal: int) -> tuple[int, list[Source]]:
         at = bisect_right(self._firsts, ordinal) - 1
@@ -180,6 +205,10 @@ class _PlannedSources:
                     sources = zip(table["ordinal"].to_pylist(), _to_sources(table), strict=True)
                     self._redone.update((ordinal, (plan, source)) for ordinal, source in sources)
         return self._redone
+
+
+def _column_of(plan: Plan) -> str | None:
+    return cast("str | None", plan.source.get("image_column"))
 
 
 def _to_sources(table: pa.Table) -> list[Source]:

@@ -9,6 +9,7 @@ from zsic.core.errors import IncompleteError, SpecError
 from zsic.core.secrets import ADVICE, holds_credentials
 from zsic.core.spec import StoreSpec
 from zsic.core.terminal import printable
+from zsic.core.wording import normalise
 
 if TYPE_CHECKING:
     from zsic.export import Exported
@@ -32,7 +33,7 @@ def export(
         output,
         target,
         form,  # type: ignore[arg-type]  # it refuses any other
-        Selection(**selection),
+        Selection(**{**selection, "labels": tuple(normalise(label) for label in selection["labels"])}),
         shard_mb,
         StoreSpec(**store),
     )

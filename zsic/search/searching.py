@@ -19,6 +19,7 @@ from zsic.storage.table import Table, open_table
 
 MAX_TOP = 100_000
 _BATCH_ROWS = 16 * ROWS_AT_ONCE
+_REMOTE_READERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,9 @@ def search(spec: SearchSpec) -> list[Found]:
     parts = table.snapshot.parts
     readers = [partial(table.read_part, part, ["id", "embedding"], _BATCH_ROWS) for part in parts]
     vectors_QD = np.stack([query.vector_D for query in queries])
-    ranked = rank_parts(readers, vectors_QD, spec.top, n_threads=min(os.cpu_count() or 1, len(parts)))
+    # Of an object store, more threads wait than compute.
+    n_threads = max(os.cpu_count() or 1, _REMOTE_READERS if "://" in table.store.uri else 1)
+    ranked = rank_parts(readers, vectors_QD, spec.top, n_threads=min(n_threads, len(parts)))
     rows = dict(_read_rows(table, ranked, answers))
     return [_to_found(query, best, rows) for query, best in zip(queries, ranked, strict=True)]
 

@@ -104,7 +104,7 @@ def measure(options: argparse.Namespace, work: Path) -> tuple[str, list[str]]:
     pq.write_table(pa.table({"embedding": pa.FixedSizeListArray.from_arrays(flat, dim)}), fixed)
     heads = {labels: make_head(labels, dim) for labels in (10, 1_000)}
     for head in heads.values():
-        check(image_ND, relabel(pq.read_table(part), Heads((head,), (TOP_K,))), head)
+        check(image_ND, pa.table(relabel(pq.read_table(part), Heads((head,), (TOP_K,)))), head)
 
     stored = pq.read_table(part)
     rows_BD = torch.from_numpy(image_ND[:4096].astype("f4"))

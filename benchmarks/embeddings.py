@@ -7,6 +7,7 @@ Everything is measured by turns in one process, on all its cores: the median of 
 - `read`: the column alone, from the page cache; beside it the same numbers as the list columns that other tools write.
 - `relabel`: read and ranked, five best a row, as columns of the table.  At 10 labels the limit is reading; at 1,000
   it is the matrix product, float32, of the shape that ranking has.
+- `search`: read and compared with one text, as `zsic search` does; a part for each thread.
 - `peer`: the list column, read into numpy; one product; a full sort.
 
 Before a rate is printed, all answers are compared with those of float64.  Floors: 60 % of the product at 1,000
@@ -19,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ from zsic.core.schema import output_schema
 from zsic.models.head import Head
 from zsic.models.heads import Heads
 from zsic.models.relabel import relabel
+from zsic.search.ranking import rank_parts
+from zsic.storage.table import BUFFER_BYTES
 
 # Of the limit.  At 10 labels 0.6 was wanted; but reading is a copy from the page cache, 0.13 us a row, and to make
 # float32 of a row and multiply it takes 0.3 us.
@@ -101,7 +104,7 @@ def measure(options: argparse.Namespace, work: Path) -> tuple[str, list[str]]:
     pq.write_table(pa.table({"embedding": pa.FixedSizeListArray.from_arrays(flat, dim)}), fixed)
     heads = {labels: make_head(labels, dim) for labels in (10, 1_000)}
     for head in heads.values():
-        check(image_ND, relabel(pq.read_table(part), Heads((head,), (TOP_K,))), head)
+        check(image_ND, pa.table(relabel(pq.read_table(part), Heads((head,), (TOP_K,)))), head)
 
     stored = pq.read_table(part)
     rows_BD = torch.from_numpy(image_ND[:4096].astype("f4"))
@@ -114,11 +117,24 @@ def measure(options: argparse.Namespace, work: Path) -> tuple[str, list[str]]:
         score_NC = read_lists(listed) @ head.matrix_CD.numpy().T
         return np.argsort(-score_NC, axis=1)[:, :TOP_K]
 
+    def read_part() -> Iterator[pa.RecordBatch]:
+        with part.open("rb") as file:
+            reader = pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER_BYTES)
+            yield from reader.iter_batches(16_384, columns=["id", "embedding"], use_threads=False)
+
+    n_cpus = os.cpu_count() or 1
+    query_QD = heads[10].matrix_CD[:1].numpy()
+    found = rank_parts([read_part], query_QD, 20, n_threads=1)[0].ids_T
+    wanted = np.argsort(-(image_ND.astype("f8") @ query_QD[0].astype("f8")), kind="stable")[:20]
+    if found.tolist() != wanted.tolist():
+        raise SystemExit(f"search: {found} is not {wanted}")
+
     def vectors(table: pa.Table) -> list[np.ndarray]:
         return [from_column(chunk) for chunk in table["embedding"].chunks]
 
     calls: dict[str, Callable[[], object]] = {
         "read": lambda: vectors(pq.read_table(part, columns=["embedding"])),
+        "search": lambda: rank_parts([read_part] * n_cpus, query_QD, 20, n_threads=n_cpus),
         "read list": lambda: read_lists(listed),
         "read fixed-size list": lambda: read_lists(fixed),
     }
@@ -145,7 +161,8 @@ def measure(options: argparse.Namespace, work: Path) -> tuple[str, list[str]]:
         "",
         f"Reading {kib:.1f} KiB a row, thousand rows/s: fixed_size_binary of float16 {rate['read'] / 1e3:,.0f}, "
         f"fixed_size_list of float32 {rate['read fixed-size list'] / 1e3:,.0f}, list of float32 "
-        f"{rate['read list'] / 1e3:,.0f}.",
+        f"{rate['read list'] / 1e3:,.0f}.  Searching, {n_cpus} threads: {n_cpus * rate['search'] / 1e3:,.0f}, "
+        f"{n_cpus * rate['search'] * kib / 2**20:.1f} GiB/s.",
         "",
         "| labels | limit | thousand rows/s | ranked from memory | of the limit | read and ranked | of the limit "
         "| peer | to it |",

@@ -51,7 +51,20 @@ def test_every_field_of_the_spec_is_a_flag_and_the_other_way_round() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "classify", "run", "plan", "predict", "verify", "evaluate", "demo", "labels check", "model pull"],
+    [
+        "",
+        "classify",
+        "run",
+        "plan",
+        "predict",
+        "verify",
+        "evaluate",
+        "export",
+        "search",
+        "demo",
+        "labels check",
+        "model pull",
+    ],
 )
 def test_help_is_complete_and_light(command: str) -> None:
     code = f"""

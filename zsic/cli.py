@@ -51,6 +51,15 @@ Template = Annotated[
 Labels = Annotated[str, typer.Option("--labels", help="cat,dog,bird or a .txt, .csv, .json or .yaml file.")]
 Model = Annotated[str, typer.Option("--model", help="Hub id, local folder, or demo, the bundled miniature.")]
 Endpoint = Annotated[str | None, typer.Option("--s3-endpoint-url", help="URL of an S3-compatible server.")]
+Output = Annotated[
+    str, typer.Argument(help="Folder or s3:// prefix that `classify` wrote.", metavar="OUT", show_default=False)
+]
+LabelSet = Annotated[str | None, typer.Option("--set", help="Of several label sets, the one that is meant.")]
+Anonymous = Annotated[bool, typer.Option("--s3-anonymous", help="Read public buckets without credentials.")]
+AllowScheme = Annotated[
+    list[str] | None,
+    typer.Option("--allow-scheme", help="URL scheme the images may have; default file and s3; repeatable."),
+]
 
 
 def _job_command(
@@ -144,6 +153,17 @@ def _plan(
         _require(fields, "output", "--output")
         spec = make_spec(fields)
     console.show_plan(spec, n_sampled=sample, cluster=cluster, price_per_hour=price)
+
+
+def _store(s3_endpoint_url: str | None, s3_anonymous: bool, allow_schemes: list[str] | None) -> dict[str, Any]:
+    """The fields of `store`, for commands that read images once more."""
+    return _given(
+        {
+            "s3_endpoint_url": s3_endpoint_url,
+            "s3_anonymous": s3_anonymous,
+            "allow_schemes": tuple(allow_schemes) if allow_schemes else None,
+        }
+    )
 
 
 def _require(fields: dict[str, Any], group: str, flag: str) -> None:
@@ -281,6 +301,90 @@ def _evaluate(
     from zsic import console
 
     console.evaluate(output, truth, s3_endpoint_url, as_json=json)
+
+
+@app.command("export")
+def _export(
+    output: Output,
+    target: Annotated[str, typer.Option("--output", help="Folder or s3:// prefix to write to.", show_default=False)],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="imagefolder: OUTPUT/<label>/<name>; or webdataset: tar shards with .cls and .json members.",
+            show_default=False,
+        ),
+    ],
+    set_name: LabelSet = None,
+    min_score: Annotated[float | None, typer.Option("--min-score", help="Least score of the label, 0 to 1.")] = None,
+    min_margin: Annotated[
+        float | None, typer.Option("--min-margin", help="Least difference between the best score and the second.")
+    ] = None,
+    labels_only: Annotated[
+        str | None, typer.Option("--labels-only", help="Only these labels, between commas: cat,dog.")
+    ] = None,
+    per_label: Annotated[
+        int | None, typer.Option("--per-label", help="At most so many images of a label, those with the best scores.")
+    ] = None,
+    shard_mb: Annotated[int, typer.Option("--shard-mb", help="Largest shard of a webdataset, in MB.")] = 512,
+    s3_endpoint_url: Endpoint = None,
+    s3_anonymous: Anonymous = False,
+    allow_scheme: AllowScheme = None,
+) -> None:
+    """Copy the classified images out, by label, to train another model with.
+
+    Bytes are copied as they are.  Run the same command again to go on after a stop, or to try again what could not be
+    read: exit 3 says that there is some.  A folder holds one export of one state of the output.
+    """
+    from zsic import console
+
+    selection = {
+        "set_name": set_name,
+        "min_score": min_score,
+        "min_margin": min_margin,
+        "labels": tuple(name for part in (labels_only or "").split(",") if (name := part.strip())),
+        "per_label": per_label,
+    }
+    console.export(output, target, form, selection, shard_mb, _store(s3_endpoint_url, s3_anonymous, allow_scheme))
+
+
+@app.command("search")
+def _search(
+    output: Output,
+    text: Annotated[list[str] | None, typer.Argument(help="What to look for; several are ranked each.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", help="A picture to look for others like it; repeatable.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Where the model is, if not where the output says.")
+    ] = None,
+    template: Template = None,
+    top: Annotated[int, typer.Option("--top", help="Images to show.")] = 20,
+    set_name: LabelSet = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    gallery: Annotated[
+        Path | None, typer.Option("--gallery", help="Write a page with thumbnails, one self-contained HTML file.")
+    ] = None,
+    s3_endpoint_url: Endpoint = None,
+    s3_anonymous: Anonymous = False,
+    allow_scheme: AllowScheme = None,
+) -> None:
+    """Find the images that are most like a text or a picture, in an output made with --embeddings.
+
+    Every embedding is compared, by the model that made it; no image is read, but for --gallery.
+    """
+    from zsic import console
+
+    given = {
+        "output": output,
+        "texts": tuple(text or ()),
+        "pictures": tuple(image or ()),
+        "model": model,
+        "templates": tuple(template or ()),
+        "top": top,
+        "set_name": set_name,
+    }
+    console.search(given, _store(s3_endpoint_url, s3_anonymous, allow_scheme), as_json=json, gallery=gallery)
 
 
 @app.command("demo")

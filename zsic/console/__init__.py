@@ -1,9 +1,11 @@
 """How the commands look in a terminal: one function a command, called by `zsic.cli`."""
 
 from zsic.console.demo import demo
+from zsic.console.export import export
 from zsic.console.inspect import evaluate, predict, pull_model, verify
 from zsic.console.job import relabel, run_job, show_plan
 from zsic.console.labels import adjust_labels, calibrate_labels, check_labels, compile_labels, show_schema
+from zsic.console.search import search
 from zsic.console.submit import follow, stop, submit
 
 __all__ = [
@@ -13,11 +15,13 @@ __all__ = [
     "compile_labels",
     "demo",
     "evaluate",
+    "export",
     "follow",
     "predict",
     "pull_model",
     "relabel",
     "run_job",
+    "search",
     "show_plan",
     "show_schema",
     "stop",

@@ -92,7 +92,7 @@ class Objects:
             except ReadError as error:
                 return error.failure
 
-        return _map_in_order(read, infos, concurrency, lambda info: _charge(info, max_bytes))
+        return map_in_order(read, infos, concurrency, lambda info: _charge(info, max_bytes))
 
     def stat_many(self, uris: Iterable[str], *, concurrency: int = 32) -> Iterator[ObjectInfo | Failure]:
         """Describe many objects at a time; yields in the order of `uris`."""
@@ -103,7 +103,7 @@ class Objects:
             except ReadError as error:
                 return error.failure
 
-        return _map_in_order(stat, uris, concurrency, lambda _: 0)
+        return map_in_order(stat, uris, concurrency, lambda _: 0)
 
     def open_stream(self, info: ObjectInfo) -> Stream:
         """Open one version of an object for reading from its first byte to its last.
@@ -128,7 +128,7 @@ class Objects:
         if step == size:
             yield self.read(info.uri, expect=info, max_bytes=step)
             return
-        yield from _map_in_order(read, range(0, size, step), CHUNKS_AHEAD, lambda _: 0, CHUNKS_AHEAD)
+        yield from map_in_order(read, range(0, size, step), CHUNKS_AHEAD, lambda _: 0, CHUNKS_AHEAD)
 
     def check_scheme(self, uri: str) -> None:
         """Raise `SpecError` if `store.allow_schemes` has not the scheme of this uri."""
@@ -166,7 +166,7 @@ def _charge(info: ObjectInfo, max_bytes: int) -> int:
     return 0 if size > max_bytes else size
 
 
-def _map_in_order(
+def map_in_order(
     call: Callable[[S], T],
     items: Iterable[S],
     concurrency: int,

@@ -13,8 +13,10 @@ from zsic.core.spec import (
     ModelSpec,
     OutputSpec,
     SourceSpec,
+    change_labels,
     load_spec,
     make_spec,
+    parse_label_sets,
     parse_labels,
 )
 
@@ -217,3 +219,41 @@ class TestLoadSpec:
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(SpecError, match=r"none\.yaml: No such file"):
             load_spec(tmp_path / "none.yaml")
+
+
+class TestLabelSets:
+    def test_a_list_of_mappings_is_several_sets(self) -> None:
+        spec = make_spec({**REQUIRED, "labels": [{"name": "colour", "names": ["red", "blue"]}, {"path": "a.yaml"}]})
+        assert spec.labels == (LabelsSpec(name="colour", names=("red", "blue")), LabelsSpec(path="a.yaml"))
+
+    def test_a_list_of_texts_is_one(self) -> None:
+        assert make_spec({**REQUIRED, "labels": ["red", "blue"]}).labels == (LabelsSpec(names=("red", "blue")),)
+
+    def test_several_flags_may_name_their_sets(self) -> None:
+        assert parse_label_sets(["a=b,c"]) == ({"names": ("a=b", "c")},), "one alone has no name"
+        assert parse_label_sets(["colour=red, blue", "shapes.yaml", "x=head.safetensors"]) == (
+            {"name": "colour", "names": ("red", "blue")},
+            {"path": "shapes.yaml"},
+            {"name": "x", "head": "head.safetensors"},
+        )
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            ([{"name": "a b", "names": ["x"]}, {"path": "y"}], "labels.0.name: string should match pattern"),
+            ([{"name": "a", "label": ["x"]}], "labels.0.label is not a field of the spec"),
+            ({"name": "a b"}, "labels.name: string should match pattern"),
+            ([], "labels"),
+        ],
+    )
+    def test_faults_name_the_set(self, labels: object, message: str) -> None:
+        with pytest.raises(SpecError) as caught:
+            make_spec({**REQUIRED, "labels": labels})
+        assert str(caught.value).startswith(message)
+
+    def test_survive_being_written_down(self) -> None:
+        spec = make_spec({**REQUIRED, "labels": [{"name": "colour", "names": ["red"]}, {"name": "b", "path": "a.txt"}]})
+        assert make_spec(yaml.safe_load(yaml.safe_dump(spec.model_dump(mode="json")))) == spec
+        moved = change_labels(spec, [{}, {"path": "labels1.txt"}])
+        assert [each.path for each in moved.labels] == [None, "labels1.txt"]
+        assert moved.labels[0] == spec.labels[0]

@@ -1,7 +1,7 @@
 """What images are sorted into: labels, and the prompts that describe each of them to the text tower."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -90,9 +90,17 @@ class LabelSet:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of names and rendered prompts in order, and of the rules: what was asked, however it was written."""
-        asked: dict[str, object] = {"names": self.names, "prompts": self.prompts()}
-        extras = {"rules": self.rules.to_dict(), "negatives": self.negatives(), "prior": self.prior_C}
-        return hashlib.sha256(canonical(asked | {name: each for name, each in extras.items() if each})).hexdigest()
+        return digest_question(
+            self.names,
+            self.prompts(),
+            {"rules": self.rules.to_dict(), "negatives": self.negatives(), "prior": self.prior_C},
+        )
+
+
+def digest_question(names: Sequence[str], prompts: Sequence[Sequence[str]], extras: Mapping[str, object]) -> str:
+    """SHA-256 of what is asked; extras that are empty say nothing."""
+    asked: dict[str, object] = {"names": names, "prompts": prompts}
+    return hashlib.sha256(canonical(asked | {name: each for name, each in extras.items() if each})).hexdigest()
 
 
 def load_labels(spec: LabelsSpec, field: str = "labels") -> LabelSet:

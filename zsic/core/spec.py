@@ -288,7 +288,7 @@ class JobSpec(_Spec):
     @field_validator("labels", mode="before")
     @classmethod
     def _short_labels(cls, value: Any) -> Any:
-        if _are_sets(value):
+        if _are_sets(value) or value in ([], ()):
             return value
         if isinstance(value, list | tuple):
             return ({"names": value},)

@@ -20,6 +20,7 @@ from safetensors.torch import save
 
 from zsic.core.errors import ModelError
 from zsic.core.fingerprint import canonical
+from zsic.core.labels import digest_question
 from zsic.core.rules import NO_RULES, Rules
 from zsic.core.scoring import Link, TopK, rank, rank_logits, similarities
 from zsic.core.tree import Tree
@@ -32,6 +33,7 @@ METHOD = "mean of unit prompt embeddings, renormalised"
 # Prompts encoded before they are averaged: bounds the memory at any number of labels and templates.
 _PROMPTS_AT_ONCE = 4096
 
+_THE_LABELS = "stated in the labels"
 _TENSORS = ("matrix_CD", "offset_C", "negative_CD")
 _SCORES_AT_ONCE = 2**24
 _IMAGES_AT_ONCE = 4096  # few enough for float32 rows of 512 numbers to stay in a CPU's caches
@@ -83,6 +85,8 @@ class Head:
     rules: Rules = NO_RULES
     offset_C: torch.Tensor | None = None
     """Float32, added to the logits: what is known of the labels' shares."""
+    negatives: tuple[tuple[str, ...], ...] = ()
+    """With `mode: multi`, the prompts for pictures without each label."""
     negative_CD: torch.Tensor | None = None
     """Float32 unit rows for pictures without each label; what is scored then is the difference of the two cosines."""
     steps: tuple[Step, ...] = ()
@@ -96,7 +100,7 @@ class Head:
     @property
     def digest(self) -> str:
         """SHA-256 of what the head was made of; not of its numbers, which change with the device."""
-        extras = {"rules": self.rules.to_dict(), "steps": self.steps}
+        extras = {"rules": self.rules.to_dict(), "negatives": self.negatives, "steps": self.steps}
         return digest_inputs(
             self.labels,
             self.prompts,
@@ -104,6 +108,15 @@ class Head:
             self.method,
             {key: each for key, each in extras.items() if each},
         )
+
+    @property
+    def question(self) -> str:
+        """What is asked, as `LabelSet.digest`: a head that is nothing but compiled asks what its labels ask."""
+        steps, prior = self.steps, ()
+        if steps and steps[0].get("from") == _THE_LABELS:
+            prior, steps = steps[0]["shares"], steps[1:]
+        extras = {"rules": self.rules.to_dict(), "negatives": self.negatives, "prior": prior, "steps": steps}
+        return digest_question(self.labels, self.prompts, extras)
 
     @cached_property
     def tree(self) -> Tree | None:
@@ -183,6 +196,7 @@ class Head:
             "model_digest": self.model_digest,
             "method": self.method,
             "rules": self.rules.to_dict(),
+            "negatives": self.negatives,
             "steps": self.steps,
         }
         tensors = {name: getattr(self, name) for name in _TENSORS}
@@ -197,7 +211,8 @@ class Head:
                 fields = json.loads((file.metadata() or {})["zsic.head"])
                 fields |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  It is no dict.
             fields["labels"] = tuple(fields["labels"])
-            fields["prompts"] = tuple(tuple(prompts) for prompts in fields["prompts"])
+            for name in ("prompts", "negatives"):
+                fields[name] = tuple(tuple(prompts) for prompts in fields[name])
             fields["steps"] = tuple(fields["steps"])
             fields["rules"] = Rules.from_dict(fields["rules"])
             head = cls(**fields)
@@ -237,12 +252,11 @@ def compile_head(label_set: _Labels, text_encoder: _Tower) -> Head:
         prompts=prompts,
         model_digest=text_encoder.digest,
         rules=label_set.rules,
+        negatives=label_set.negatives(),
     )
-    negatives = label_set.negatives() if text_encoder.link == "softmax" else ()
-    if negatives:
-        step = {"step": "negatives", "prompts": negatives}
-        head = replace(head, negative_CD=_encode(negatives, text_encoder), steps=(step,))
-    return adjust(head, label_set.prior_C, "stated") if label_set.prior_C else head
+    if head.negatives and head.link == "softmax":
+        head = replace(head, negative_CD=_encode(head.negatives, text_encoder))
+    return adjust(head, label_set.prior_C, _THE_LABELS) if label_set.prior_C else head
 
 
 def adjust(head: Head, share_C: Sequence[float], origin: str) -> Head:

@@ -59,5 +59,6 @@ def _is_of(head: Head, label_set: LabelSet, checkpoint: Checkpoint) -> bool:
     return (
         (head.labels, head.prompts) == (label_set.names, label_set.prompts())
         and head.rules == label_set.rules
+        and head.question == label_set.digest
         and head.model_digest == checkpoint.digest
     )

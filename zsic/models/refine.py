@@ -23,7 +23,7 @@ def with_examples(head: Head, blended: Blended, digest: str) -> Head:
     """The head with the rows that examples have moved, if they have; `digest` tells which they were."""
     if blended.weight == 0:
         return head
-    require_no(head, "negatives", "mode: multi contrasts prompts with their negatives, and pictures have none")
+    require_no_negatives(head)
     step = {"step": "examples", "digest": digest, "weight": blended.weight}
     moved = replace(head, matrix_CD=torch.from_numpy(blended.matrix_CD), steps=(*head.steps, step))
     return _shift(moved, torch.from_numpy(blended.offset_C)) if blended.offset_C.any() else moved
@@ -73,6 +73,14 @@ def statistic(
     return found
 
 
+def require_no_negatives(head: Head) -> None:
+    """Raise `SpecError` if labels are contrasted with negative prompts."""
+    if head.negative_CD is not None:
+        raise SpecError(
+            "mode is multi, and a softmax model contrasts each label with its negative prompts; examples have none"
+        )
+
+
 def require_no(head: Head, step: str, why: str) -> None:
     """Raise `SpecError` if something was done to a head before which rules out what is to be done."""
     if any(each["step"] == step for each in head.steps):
@@ -95,7 +103,8 @@ def describe(head: Head) -> list[tuple[str, str]]:
         ("digest", head.digest[:16]),
     ]
     if rules.mode == "multi":
-        rows.append(("mode", "multi: each label that passes its threshold"))
+        contrast = ", contrasted with its negative prompts" if head.negative_CD is not None else ""
+        rows.append(("mode", f"multi: each label that passes its threshold{contrast}"))
     if rules.has_tree:
         rows.append(
             (
@@ -122,7 +131,5 @@ def _describe_step(step: dict[str, Any]) -> str:
             return f"calibrated: temperature {1 / step['slope']:.3g}" + (
                 f", shift {step['intercept']:+.3g}" if step["intercept"] else ""
             )
-        case "negatives":
-            return "each label contrasted with its negative prompts"
         case other:
             return str(other)

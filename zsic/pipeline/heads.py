@@ -20,7 +20,15 @@ from zsic.models.checkpoint import Checkpoint, resolve
 from zsic.models.examples import WEIGHTS, Blended, blend_examples
 from zsic.models.head import Head, adjust
 from zsic.models.head_cache import find_head
-from zsic.models.refine import Statistic, calibrated, rejecting, require_no, statistic, with_examples
+from zsic.models.refine import (
+    Statistic,
+    calibrated,
+    rejecting,
+    require_no,
+    require_no_negatives,
+    statistic,
+    with_examples,
+)
 from zsic.models.shares import Shares, estimate_shares
 from zsic.pipeline.labelled import (
     MOST_ROWS,
@@ -93,7 +101,7 @@ def compile_labels(
         if truth is not None or weight is not None:
             raise SpecError("a truth and a weight are for examples, and there are none")
         return Compiled(head)
-    require_no(head, "negatives", "mode: multi contrasts prompts with their negatives, and pictures have none")
+    require_no_negatives(head)
     if truth is None:
         found = read_examples(Path(examples), head.labels, checkpoint, DecodeSpec())
     else:

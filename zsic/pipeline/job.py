@@ -108,7 +108,10 @@ class Job:
         return counted.estimate(self.objects, self.spec, image_bytes)
 
     def _describe_sets(self) -> list[dict[str, object]]:
-        described = [{"digest": each.digest, "n": len(each.names)} for each in self.sets]
+        described: list[dict[str, object]] = [
+            {"digest": each.question if isinstance(each, Head) else each.digest, "n": len(each.names)}
+            for each in self.sets
+        ]
         if len(self.sets) == 1:
             return described  # a name that ends no column decides nothing
         return [{"name": each.name, **entry} for each, entry in zip(self.sets, described, strict=True)]

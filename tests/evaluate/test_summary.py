@@ -4,6 +4,11 @@ from zsic.evaluate.accuracy import Accuracy
 from zsic.evaluate.evaluation import Evaluation, LabelAccuracy
 from zsic.evaluate.summary import label_rows, render, summary_rows
 
+
+def of_label(label: str, n_right: int, n: int) -> LabelAccuracy:
+    return LabelAccuracy(label, Accuracy(n_right, n), Accuracy(n_right, n))
+
+
 PERFECT = Evaluation(
     n_rows=1000,
     n_bad_shards=0,
@@ -16,7 +21,7 @@ PERFECT = Evaluation(
     topk=Accuracy(1000, 1000),
     top1_of_ok=Accuracy(1000, 1000),
     topk_of_ok=Accuracy(1000, 1000),
-    per_label=(LabelAccuracy("cat", Accuracy(1000, 1000)), LabelAccuracy("dog", Accuracy(0, 0))),
+    per_label=(of_label("cat", 1000, 1000), of_label("dog", 0, 0)),
     n_truth=None,
     n_truth_unmet=0,
     n_truth_shared=0,
@@ -32,9 +37,9 @@ FLAWED = replace(
     top1=Accuracy(600, 1000),
     top1_of_ok=Accuracy(600, 880),
     per_label=(
-        LabelAccuracy("cat", Accuracy(590, 600)),
-        LabelAccuracy("bad\x1b[2J", Accuracy(0, 150)),
-        LabelAccuracy("worse", Accuracy(0, 250)),
+        of_label("cat", 590, 600),
+        of_label("bad\x1b[2J", 0, 150),
+        of_label("worse", 0, 250),
     ),
     n_truth=1007,
     n_truth_unmet=7,

@@ -88,7 +88,7 @@ class Evaluation:
     """Whether images have several true labels."""
     n_rejected: int = 0
     """Rows that have a truth and could be read, and no label passed its threshold."""
-    top1_of_answered: Accuracy = Accuracy(0, 0)
+    top1_of_answered: Accuracy | None = None
     means: LabelMeans | None = None
     mean_average_precision: Estimate | None = None
     """Mean over the labels, where images have several of them; what is below the top K counts as last."""
@@ -122,7 +122,7 @@ class Evaluation:
             "set_name": self.set_name,
             "several": self.several,
             "n_rejected": self.n_rejected,
-            "top1_of_answered": self.top1_of_answered.to_dict(),
+            "top1_of_answered": self.top1_of_answered and self.top1_of_answered.to_dict(),
             "means": self.means and self.means.to_dict(),
             "mean_average_precision": self.mean_average_precision and self.mean_average_precision.to_dict(),
             "confused": [pair.to_dict() for pair in self.confused],
@@ -271,7 +271,8 @@ class _Tally:
         k = max(1, min(self._k, self._longest))
         n_in_topk = int(self._n_by_rank_K[:k].sum())
         unmet = np.flatnonzero(self._n_met == 0)
-        mean_precision, precision_C = None, [None] * len(names)
+        mean_precision: Estimate | None = None
+        precision_C: list[float | None] = [None] * len(names)
         if self._truth.several:
             by_group = self._classes.by_group(len(names))
             means, counts = jackknife_means(by_group)

@@ -1,7 +1,7 @@
 """How well the scores of each label rank the images that have it: average precision.
 
-Shape legend: N predictions, U cells (label, bin of score, right or wrong, group of rows), L cells (label, bin), C labels,
-G groups.
+Shape legend: N predictions, U cells (label, bin of score, right or wrong, group of rows), L cells (label, bin),
+C labels, G groups.
 """
 
 import numpy as np
@@ -14,6 +14,8 @@ from zsic.evaluate.estimate import Estimate
 from zsic.evaluate.grid import N_BINS, to_bins
 from zsic.evaluate.jackknife import N_GROUPS
 from zsic.evaluate.vocabulary import Ids
+
+Sums = npt.NDArray[np.float64]
 
 _MOST_CELLS = 1 << 23
 """128 MB, and 512 MB while they are merged."""
@@ -46,10 +48,10 @@ class RankingCounts:
         key_L, at_U = np.unique(label_U * N_BINS + (N_BINS - 1 - bin_U), return_inverse=True)
         label_L = key_L // N_BINS
 
-        def precision(kept_U: npt.NDArray[np.bool_], true_C: Counts, n_rows: int) -> npt.NDArray[np.float64]:
-            weight_U = np.where(kept_U, n_U, 0)
-            n_L = np.bincount(at_U, weight_U, minlength=len(label_L))
-            right_L = np.bincount(at_U, weight_U * is_right_U, minlength=len(label_L))
+        def precision(kept_U: npt.NDArray[np.bool_], true_C: Counts, n_rows: int) -> Sums:
+            weight_U = np.where(kept_U, n_U, 0).astype(np.float64)
+            n_L = _sums(at_U, weight_U, len(label_L))
+            right_L = _sums(at_U, weight_U * is_right_U, len(label_L))
             return average_precision(label_L, right_L, n_L, true_C, n_rows)
 
         true_C, n_rows = true_GC.sum(0), int(n_rows_G.sum())
@@ -69,9 +71,7 @@ class RankingCounts:
         return (label_U * N_BINS + (bin_U >> 1)) * (2 * N_GROUPS) + rest_U, n_U
 
 
-def average_precision(
-    label_L: Ids, right_L: npt.NDArray[np.float64], n_L: npt.NDArray[np.float64], true_C: Counts, n_rows: int
-) -> npt.NDArray[np.float64]:
+def average_precision(label_L: Ids, right_L: Sums, n_L: Sums, true_C: Counts, n_rows: int) -> Sums:
     """Give, by label, the sum of precision times the gain in recall, over thresholds; NaN where no image has it.
 
     Cells are sorted by label, and within it from the best score down; images in no cell of a label come last.
@@ -80,17 +80,21 @@ def average_precision(
     right_down_L, n_down_L = (np.cumsum(each_L) - _before(each_L)[first_L] for each_L in (right_L, n_L))
     gain_L = right_L * right_down_L / np.maximum(n_down_L, 1)
     n_labels = len(true_C)
-    gain_C = np.bincount(label_L, gain_L, minlength=n_labels)
-    unranked_C = true_C - np.bincount(label_L, right_L, minlength=n_labels)
+    gain_C = _sums(label_L, gain_L, n_labels)
+    unranked_C = true_C - _sums(label_L, right_L, n_labels)
     gain_C += unranked_C * true_C / max(n_rows, 1)
     return np.where(true_C > 0, gain_C / np.maximum(true_C, 1), np.nan)
 
 
-def _before(n_L: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _sums(at_U: Ids, weight_U: Sums, n: int) -> Sums:
+    return np.asarray(np.bincount(at_U, weight_U, minlength=n), np.float64)
+
+
+def _before(n_L: Sums) -> Sums:
     """The sum of all cells before each."""
     return np.cumsum(n_L) - n_L
 
 
-def _mean(precision_C: npt.NDArray[np.float64]) -> float:
+def _mean(precision_C: Sums) -> float:
     known_C = precision_C[np.isfinite(precision_C)]
     return float(known_C.mean()) if len(known_C) else float("nan")

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zsic.core.errors import SpecError
 from zsic.core.outcome import Outcome
 from zsic.evaluate.accuracy import Accuracy
 from zsic.evaluate.bootstrap import Bootstrap
@@ -32,13 +31,11 @@ from zsic.evaluate.coverage import Coverage, CoverageCounts
 from zsic.evaluate.estimate import Estimate
 from zsic.evaluate.files import Filesystem
 from zsic.evaluate.jackknife import N_GROUPS, deal
+from zsic.evaluate.matching import Matching
 from zsic.evaluate.parts import REJECTED, Parts, Rows, drop_shards
 from zsic.evaluate.ranking import RankingCounts
-from zsic.evaluate.truth import Truth, show_key
-from zsic.evaluate.vocabulary import Ids, TrueLabels, Vocabulary
-
-_N_NAMED = 10
-"""How many of the truth's keys without an image are named."""
+from zsic.evaluate.truth import Truth
+from zsic.evaluate.vocabulary import Ids, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +151,7 @@ def evaluate(
     """
     parts = Parts(output, set_name, filesystem)
     vocabulary = Vocabulary(parts.labels() if labels is None else labels, synonyms)
-    tally = _Tally(truth, vocabulary, k)
+    tally = _Tally(Matching(truth, vocabulary), vocabulary, k)
     for batch in parts.batches(columns=truth.columns):
         tally.add(batch, parts)
     return tally.close(set_name, n_confused, Bootstrap(n_replicates, seed))
@@ -163,19 +160,14 @@ def evaluate(
 class _Tally:
     """The counts so far."""
 
-    def __init__(self, truth: Truth, vocabulary: Vocabulary, k: int) -> None:
-        self._truth, self._vocabulary, self._k = truth, vocabulary, k
-        self._true_labels = TrueLabels(vocabulary)
-        self._n_rows = self._n_bad_shards = self._n_matched = self._n_rejected = self._n_right = self._longest = 0
-        self._sought = ""
-        self._rules: Counter[str] = Counter()
+    def __init__(self, matching: Matching, vocabulary: Vocabulary, k: int) -> None:
+        self._matching, self._vocabulary, self._k = matching, vocabulary, k
+        self._true_labels = matching.true_labels
+        self._n_bad_shards = self._n_matched = self._n_rejected = self._n_right = self._longest = 0
         self._outcomes: Counter[str] = Counter()
         """Of the rows that have a truth."""
         self._n_by_rank_K = np.zeros(k, np.int64)
         """How often a true label stood first, second ... among the predictions."""
-        self._n_met = np.zeros(len(truth.keys), np.int64)
-        """How many rows of the output each key of the truth met."""
-        self._n_true_C = np.zeros(0, np.int64)
         self._confusion = ConfusionCounts()
         self._calibration = CalibrationCounts()
         self._coverage = CoverageCounts()
@@ -188,20 +180,14 @@ class _Tally:
         n_before = len(batch)
         batch = drop_shards(batch)
         self._n_bad_shards += n_before - len(batch)
-        self._n_rows += len(batch)
         if len(batch) == 0:
             return
-        match = self._truth.match(batch)
-        self._sought = self._sought or match.sought
-        self._rules += match.rules
-        self._n_met += np.bincount(match.keys_B[match.keys_B >= 0], minlength=len(self._n_met))
-        has_truth_B = match.code_B >= 0
-        self._true_labels.learn(self._truth.answers)
-        if has_truth_B.all():
-            self._count(Rows(batch, parts.columns, self._vocabulary), match.code_B)
-        elif has_truth_B.any():
-            batch = batch.filter(pa.array(has_truth_B))
-            self._count(Rows(batch, parts.columns, self._vocabulary), match.code_B[has_truth_B])
+        code_B = self._matching.match(batch)
+        has_truth_B = code_B >= 0
+        if not has_truth_B.all():
+            batch, code_B = batch.filter(pa.array(has_truth_B)), code_B[has_truth_B]
+        if len(batch):
+            self._count(Rows(batch, parts.columns, self._vocabulary), code_B)
 
     def _count(self, rows: Rows, code_B: Ids) -> None:
         answer_B = rows.answer_B
@@ -217,11 +203,11 @@ class _Tally:
         self._coverage.add(rows.score_B[is_answered_B], is_right_B[is_answered_B])
         is_true_N = self._true_labels.hold(code_B[rows.row_N], rows.label_N)
         self._count_ranks(rows, is_true_N)
-        if self._truth.several:
+        if self._matching.several:
             self._count_several(rows, code_B, is_true_N, is_right_B)
         else:
             self._confusion.add(self._true_labels.first_A[code_B], answer_B)
-            self._count_true(self._true_labels.first_A[code_B])
+            self._matching.count_true(self._true_labels.first_A[code_B])
         self._n_matched += len(rows)
 
     def _count_ranks(self, rows: Rows, is_true_N: npt.NDArray[np.bool_]) -> None:
@@ -250,30 +236,19 @@ class _Tally:
         answer_N, is_wrong_N = rows.answer_B[true_row_N], ~is_right_B[true_row_N]
         self._confusion.add(true_label_N[is_wrong_N], answer_N[is_wrong_N])
         self._confusion.add(rows.answer_B[is_right_B], rows.answer_B[is_right_B])
-        self._count_true(true_label_N)
-
-    def _count_true(self, label_N: Ids) -> None:
-        n_C = np.bincount(label_N, minlength=len(self._vocabulary))
-        n_C[: len(self._n_true_C)] += self._n_true_C
-        self._n_true_C = n_C
+        self._matching.count_true(true_label_N)
 
     def close(self, set_name: str | None, n_confused: int, bootstrap: Bootstrap) -> Evaluation:
         """Give the result.  Raises `SpecError` when no row has a truth."""
-        keys = self._truth.keys
-        if self._n_matched == 0:
-            known = show_key(keys[0]) if keys else "nothing"
-            raise SpecError(
-                f"truth: none of the output's {self._n_rows} rows has one; looked for {self._sought!r} first, "
-                f"and the truth has {known!r} first"
-            )
+        matching = self._matching
+        matching.require_rows()
         names, pairs = self._vocabulary.names, self._confusion.pairs()
         n_scored = self._outcomes[Outcome.OK]
         k = max(1, min(self._k, self._longest))
         n_in_topk = int(self._n_by_rank_K[:k].sum())
-        unmet = np.flatnonzero(self._n_met == 0)
         mean_precision: Estimate | None = None
         precision_C: list[float | None] = [None] * len(names)
-        if self._truth.several:
+        if self._matching.several:
             by_group = self._classes.by_group(len(names))
             means, counts = jackknife_means(by_group)
             mean_precision, precision_C = self._ranking.close(by_group.true_C, self._n_rows_G)
@@ -281,11 +256,11 @@ class _Tally:
             means, counts = bootstrap_means(pairs, len(names), bootstrap), count_classes(pairs, len(names))
         confused, n_confused_pairs = most_confused(names, pairs, n_confused)
         return Evaluation(
-            n_rows=self._n_rows,
+            n_rows=matching.n_rows,
             n_bad_shards=self._n_bad_shards,
             n_matched=self._n_matched,
             n_scored=n_scored,
-            joined_by=dict(self._rules),
+            joined_by=dict(matching.rules),
             failed={name: n for name, n in self._outcomes.most_common() if name != Outcome.OK},
             k=k,
             top1=Accuracy(self._n_right, self._n_matched),
@@ -293,13 +268,13 @@ class _Tally:
             top1_of_ok=Accuracy(self._n_right, n_scored),
             topk_of_ok=Accuracy(n_in_topk, n_scored),
             per_label=_label_rows(self._vocabulary, counts, precision_C),
-            n_truth=len(keys) or None,
-            n_truth_unmet=len(unmet),
-            n_truth_shared=int((self._n_met > 1).sum()),
-            truth_unmet=tuple(show_key(keys[i]) for i in unmet[:_N_NAMED].tolist()),
-            unknown=self._unknown(),
+            n_truth=matching.n_truth,
+            n_truth_unmet=matching.n_unmet,
+            n_truth_shared=matching.n_shared,
+            truth_unmet=matching.unmet,
+            unknown=matching.unknown(),
             set_name=set_name,
-            several=self._truth.several,
+            several=self._matching.several,
             n_rejected=self._n_rejected,
             top1_of_answered=Accuracy(self._n_right, n_scored - self._n_rejected),
             means=means,
@@ -309,13 +284,6 @@ class _Tally:
             calibration=self._calibration.close(bootstrap),
             coverage=self._coverage.close(bootstrap, n_scored),
         )
-
-    def _unknown(self) -> dict[str, int] | None:
-        if not self._vocabulary.is_known:
-            return None
-        n_known = self._vocabulary.n_known
-        beyond = zip(self._vocabulary.names[n_known:], self._n_true_C[n_known:].tolist(), strict=False)
-        return dict(sorted(((name, n) for name, n in beyond if n), key=lambda entry: -entry[1]))
 
 
 def _label_rows(

@@ -60,7 +60,7 @@ class PairedAccuracy:
         if n == 0:
             return 1.0
         if n <= _N_EXACT:
-            return min(1.0, 2 * sum(comb(n, i) for i in range(least + 1)) / 2**n)
+            return min(1.0, 2 * sum(comb(n, i) for i in range(least + 1)) / (1 << n))
         # With the correction for continuity (Edwards 1948).
         gap = max(0, abs(self.n_gained - self.n_lost) - 1)
         return erfc(gap / sqrt(2 * n))

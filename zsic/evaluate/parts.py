@@ -137,7 +137,7 @@ class Parts:
         """Give the label set as the first part's metadata tells it; None where it does not."""
         for path in self.paths[:1]:
             with open_file(path, self._filesystem) as file:
-                return _labels_of(_open(file, path, ()).schema_arrow, self.columns.set_name)
+                return _labels_of(_open(file, path).schema_arrow, self.columns.set_name)
         return None
 
     def batches(self, *, columns: Sequence[str], predictions: bool = True) -> Iterator[pa.RecordBatch]:
@@ -148,16 +148,22 @@ class Parts:
         mine = self.columns
         wanted = ["outcome", mine.label, mine.score]
         leaves = [f"{mine.predictions}.list.element.{leaf}" for leaf in ("label", "score")] if predictions else []
-        # Not of what is nested: Arrow cannot read that where it comes in chunks.
-        dictionaries = ["outcome", mine.label]
         for path in self.paths:
             with open_file(path, self._filesystem) as file:
-                part = _open(file, path, dictionaries)
+                part = _open(file, path)
                 names = part.schema_arrow.names
                 needed = [*wanted, *([mine.predictions] if predictions else []), *columns]
                 _require(path, names, needed, mine.set_name)
                 extra = [f"{mine.labels}.list.element"] if predictions and mine.labels in names else []
                 chosen = list(dict.fromkeys([*wanted, *leaves, *extra, *columns]))
+                # Not of what is nested: Arrow cannot read that where it comes in chunks.
+                part = pq.ParquetFile(
+                    file,
+                    metadata=part.metadata,
+                    read_dictionary=["outcome", mine.label],
+                    pre_buffer=False,
+                    buffer_size=2**20,
+                )
                 yield from part.iter_batches(BATCH_ROWS, columns=chosen)
 
 
@@ -166,9 +172,9 @@ def drop_shards(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.filter(pc.not_equal(batch["outcome"], str(Outcome.BAD_SHARD)))
 
 
-def _open(file: Any, path: str, dictionaries: Sequence[str]) -> pq.ParquetFile:
+def _open(file: Any, path: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20, read_dictionary=list(dictionaries))
+        return pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
     except pa.ArrowException as error:
         raise SpecError(f"{path} is not a Parquet file: {error}") from None
 
@@ -178,7 +184,7 @@ def _require(path: str, names: Sequence[str], needed: Sequence[str], set_name: s
         if name in names:
             continue
         told = f"{path} has no column {name!r}; it has {', '.join(names)}"
-        if set_name is None and (sets := [each.removeprefix("label_") for each in names if each.startswith("label_")]):
+        if set_name is None and (sets := [each[12:] for each in names if each.startswith("predictions_")]):
             told = f"{path} has the answers of several label sets; choose one with --set: {', '.join(sets)}"
         raise SpecError(told)
 

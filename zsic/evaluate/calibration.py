@@ -126,13 +126,10 @@ class CalibrationCounts:
             return np.where(total_r > 0, np.abs(gap_rM).sum(1) / np.maximum(total_r, 1), np.nan)
 
         value = gap / n
-        percentiles = Estimate.from_replicates(value, bootstrap.replicate(self._n[cell_U], error), n)
+        high = float(np.nanquantile(bootstrap.replicate(self._n[cell_U], error), 0.975))
         chance_R = self._errors_by_chance(bootstrap)
-        by_chance = float(chance_R.mean())
-        if percentiles.low is None or percentiles.high is None:
-            return percentiles, by_chance
-        low = 0.0 if value <= np.quantile(chance_R, 0.975) else max(0.0, 2 * value - percentiles.high)
-        return Estimate(value, min(low, value), max(value, percentiles.high), n), by_chance
+        low = 0.0 if value <= np.quantile(chance_R, 0.975) else max(0.0, 2 * value - high)
+        return Estimate(value, min(low, value), max(value, high), n), float(chance_R.mean())
 
     def _errors_by_chance(self, bootstrap: Bootstrap) -> npt.NDArray[np.float64]:
         """Give errors [R] of answers that have these scores, and are right as often as those say."""

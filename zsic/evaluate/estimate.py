@@ -19,15 +19,16 @@ class Estimate:
 
     @classmethod
     def from_replicates(cls, value: float | None, value_R: npt.NDArray[np.float64], n: int) -> Self:
-        """Take the bounds from the replicates of a bootstrap: their 2.5 and 97.5 percentiles.
+        """Take the bounds from the replicates of a bootstrap: their 2.5 and 97.5 percentiles, about the figure.
 
-        Replicates that are not finite had nothing to count and are left out.
+        Replicates that are not finite had nothing to count and are left out.  Their mean is not the figure: where
+        labels are rare, some are drawn not at all.  So the percentiles are moved by the difference.
         """
         finite_R = value_R[np.isfinite(value_R)]
         if value is None or len(finite_R) == 0:
             return cls(value, None, None, n)
-        low, high = np.quantile(finite_R, (0.025, 0.975)).tolist()
-        return cls(value, low, high, n)
+        low, high = (value + np.quantile(finite_R, (0.025, 0.975)) - finite_R.mean()).tolist()
+        return cls(value, max(0.0, min(low, value)), min(1.0, max(high, value)), n)
 
     def to_dict(self) -> dict[str, float | int | None]:
         """Give figure and bounds for JSON."""

@@ -17,8 +17,8 @@ from zsic.evaluate.vocabulary import Ids
 
 Sums = npt.NDArray[np.float64]
 
-_MOST_CELLS = 1 << 23
-"""128 MB, and 512 MB while they are merged."""
+_MOST_CELLS = 1 << 22
+"""64 MB, and 256 MB while they are merged."""
 
 
 class RankingCounts:

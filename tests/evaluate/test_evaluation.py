@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zsic.core.errors import SpecError
+from zsic.core.schema import output_schema, with_metadata
 from zsic.evaluate import parts
 from zsic.evaluate.accuracy import Accuracy
 from zsic.evaluate.classes import LabelAccuracy
@@ -154,6 +157,42 @@ def test_an_unknown_label_set_is_not_guessed(make_row: MakeRow, write_part: Writ
     assert result.unknown is None
 
 
+def test_true_labels_are_met_in_any_spelling_and_by_synonyms(
+    make_row: MakeRow, write_part: WritePart, tmp_path: Path
+) -> None:
+    part = write_part([make_row(str(i), ["cat", "polar bear"]) for i in range(6)], labels=["cat", "polar bear"])
+    truth = tmp_path / "truth.csv"
+    truth.write_text("uri,label\n0,cat\n1,CAT\n2,Felis  Catus\n3,Polar  bear\n4,yak\n5,Yak\n")
+    result = evaluate(part, load_truth(str(truth)), synonyms={"felis catus": "cat"})
+    assert by_label(result) == {"cat": (3, 3), "polar bear": (0, 1), "yak": (0, 2)}
+    assert (result.top1, result.topk) == (Accuracy(3, 6), Accuracy(4, 6))
+    assert result.unknown == {"yak": 2}
+    assert evaluate(part, load_truth(str(truth))).unknown == {"yak": 2, "Felis  Catus": 1}
+
+
+def test_a_truth_in_another_spelling_meets_an_unknown_label_set_too(make_row: MakeRow, write_part: WritePart) -> None:
+    rows = [make_row("x/CAT/1.jpg", ["dog"]), make_row("x/CAT/2.jpg", ["cat"])]
+    for order in (rows, rows[::-1]):
+        assert by_label(evaluate(write_part(order), load_truth("folder"))) == {"cat": (1, 2), "dog": (0, 0)}
+
+
+def test_a_label_set_of_several_is_chosen(make_row: MakeRow, tmp_path: Path) -> None:
+    schema = output_schema()
+    for name in ("label", "score", "predictions"):
+        schema = schema.set(schema.get_field_index(name), schema.field(name).with_name(f"{name}_breeds"))
+    row = make_row("x/cat/1.jpg", ["cat", "dog"])
+    row |= {f"{name}_breeds": row[name] for name in ("label", "score", "predictions")}
+    metadata = {"labels": {"breeds": ["dog", "cat"], "other": ["a"]}}
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.Table.from_pylist([row], with_metadata(schema, metadata)), path)
+    result = evaluate(str(path), load_truth("folder"), set_name="breeds")
+    assert (result.top1, result.set_name, list(by_label(result))) == (Accuracy(1, 1), "breeds", ["dog", "cat"])
+    with pytest.raises(SpecError, match="has the answers of several label sets; choose one with --set: breeds"):
+        evaluate(str(path), load_truth("folder"))
+    with pytest.raises(SpecError, match="has no column 'label_colours'"):
+        evaluate(str(path), load_truth("folder"), set_name="colours")
+
+
 def test_several_rows_that_meet_one_truth_are_told(make_row: MakeRow, write_part: WritePart, tmp_path: Path) -> None:
     part = write_part([make_row(f"{shard}.tar", ["cat"], key="0.jpg") for shard in "abc"])
     truth = tmp_path / "truth.csv"
@@ -186,6 +225,7 @@ def test_it_survives_json(make_row: MakeRow, write_part: WritePart) -> None:
         "high": pytest.approx(0.90547, abs=1e-5),
     }
     assert fields["per_label"][3]["label"] == "horse"
+    assert len(fields["calibration"]["bins"]) == 15
 
 
 class TestErrors:

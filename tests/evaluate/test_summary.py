@@ -1,8 +1,17 @@
 from dataclasses import replace
 
-from zsic.evaluate.accuracy import Accuracy
-from zsic.evaluate.evaluation import Evaluation, LabelAccuracy
-from zsic.evaluate.summary import label_rows, render, summary_rows
+from zsic.evaluate import (
+    Accuracy,
+    Calibration,
+    ConfusedPair,
+    Coverage,
+    CoveragePoint,
+    Estimate,
+    Evaluation,
+    LabelAccuracy,
+    LabelMeans,
+)
+from zsic.evaluate.summary import confused_rows, label_rows, render, summary_rows
 
 
 def of_label(label: str, n_right: int, n: int) -> LabelAccuracy:
@@ -103,3 +112,26 @@ def test_the_text_is_aligned_and_cut_to_the_worst_labels() -> None:
 
 def test_no_labels_are_asked_for() -> None:
     assert "\n\n" not in render(FLAWED, n_labels=0)
+
+
+def test_what_was_measured_is_said() -> None:
+    share = Estimate(0.5, 0.4, 0.6, 3)
+    measured = replace(
+        PERFECT,
+        n_rejected=7,
+        top1_of_answered=Accuracy(990, 993),
+        means=LabelMeans(share, share, share, share),
+        mean_average_precision=share,
+        calibration=Calibration(share, 0.01, 0.9, 0.8, ()),
+        coverage=Coverage(share, (CoveragePoint(0.99997, 0.85, Accuracy(84, 85)),)),
+        confused=(ConfusedPair("a\x1b", "b", 3, 9),),
+    )
+    rows = dict(summary_rows(measured))
+    assert rows["rejected, counted as wrong"] == "7 of 1,000"
+    assert rows["top-1 of what was answered"] == "99.7 % (99.1 to 99.9)"
+    assert rows["macro F1"] == rows["mean average precision"] == "50.0 % (40.0 to 60.0)"
+    assert rows["calibration error"] == (
+        "50.0 % (40.0 to 60.0); 1.0 % by chance; mean score 90.0 % where 80.0 % are right"
+    )
+    assert rows["top-1 at a score of 0.999970 or more"] == "98.8 % (93.6 to 99.8), for 85.0 % of images"
+    assert confused_rows(measured) == [(r"a\x1b", "b", "3 of 9")]

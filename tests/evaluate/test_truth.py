@@ -187,8 +187,10 @@ class TestSeveralLabels:
     def test_are_read(self, tmp_path: Path, ending: str, batch: Any) -> None:
         path = self.write(tmp_path / f"truth.{ending}", [["cat", " dog "], ["cow"], ["dog", "cat", "dog"], []])
         truth = load_truth(path)
-        assert labels_of(truth, batch(*((str(i), None) for i in range(5)))) == ["cat;dog", "cow", "dog;cat", None, None]
+        rows = batch(*((str(i), None) for i in range(5)))
+        assert labels_of(truth, rows) == ["cat;dog", "cow", "dog;cat", None, None]
         assert truth.several
+        assert truth.match(rows).labels.to_pylist() == [None, "cow", None, None, None]
 
     def test_of_one_each_are_no_several(self, tmp_path: Path, ending: str, batch: Any) -> None:
         truth = load_truth(self.write(tmp_path / f"truth.{ending}", [["cat"], ["dog"]]))

@@ -4,7 +4,6 @@ Shape legend: B rows of one batch, N their predictions, K the most of one row.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 
 from zsic.core.errors import SpecError
 from zsic.core.outcome import Outcome
-from zsic.core.schema import read_metadata
+from zsic.core.schema import LABELS, AnswerColumns, read_metadata
 from zsic.evaluate.files import Filesystem, find_files, open_file
 from zsic.evaluate.vocabulary import Ids, Vocabulary
 
@@ -27,40 +26,10 @@ REJECTED, FAILED = -1, -2
 """In place of a label's number: nothing passed the threshold, or the image could not be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetColumns:
-    """The columns of one label set; with several sets in a run they end in `_NAME`."""
-
-    set_name: str | None = None
-
-    @property
-    def label(self) -> str:
-        """The best answer."""
-        return self._named("label")
-
-    @property
-    def score(self) -> str:
-        """How sure it is."""
-        return self._named("score")
-
-    @property
-    def predictions(self) -> str:
-        """The best few."""
-        return self._named("predictions")
-
-    @property
-    def labels(self) -> str:
-        """Every answer that passes its threshold, where the mode is multi."""
-        return self._named("labels")
-
-    def _named(self, column: str) -> str:
-        return f"{column}_{self.set_name}" if self.set_name else column
-
-
 class Rows:
     """The answers of one batch, as numbers; rows that stand for an unreadable shard are left out before."""
 
-    def __init__(self, batch: pa.RecordBatch, columns: SetColumns, vocabulary: Vocabulary) -> None:
+    def __init__(self, batch: pa.RecordBatch, columns: AnswerColumns, vocabulary: Vocabulary) -> None:
         self.batch = batch
         self._columns, self._vocabulary = columns, vocabulary
 
@@ -76,18 +45,18 @@ class Rows:
     @cached_property
     def answer_B(self) -> Ids:
         """The number of the best answer, `REJECTED` or `FAILED`."""
-        label_B = self._vocabulary.answered(self.batch[self._columns.label])
+        label_B = self._vocabulary.answered(self.batch[self._columns.name("label")])
         return np.where(self.is_ok_B, np.where(label_B < 0, REJECTED, label_B), FAILED)
 
     @cached_property
     def score_B(self) -> npt.NDArray[np.float32]:
         """The score of the best answer; NaN where there is none."""
-        return _floats(self.batch[self._columns.score])
+        return _floats(self.batch[self._columns.name("score")])
 
     @cached_property
     def n_predicted_B(self) -> Ids:
         """Predictions of each row."""
-        n_B: Ids = pc.fill_null(pc.list_value_length(self.batch[self._columns.predictions]), 0).to_numpy()
+        n_B: Ids = pc.fill_null(pc.list_value_length(self.batch[self._columns.name("predictions")]), 0).to_numpy()
         return n_B.astype(np.int64)
 
     @cached_property
@@ -104,18 +73,18 @@ class Rows:
     @cached_property
     def label_N(self) -> Ids:
         """The number of each prediction's label."""
-        return self._vocabulary.answered(self.batch[self._columns.predictions].flatten().field("label"))
+        return self._vocabulary.answered(self.batch[self._columns.name("predictions")].flatten().field("label"))
 
     @cached_property
     def score_N(self) -> npt.NDArray[np.float32]:
         """Of each prediction."""
-        return _floats(self.batch[self._columns.predictions].flatten().field("score"))
+        return _floats(self.batch[self._columns.name("predictions")].flatten().field("score"))
 
     @cached_property
     def chosen(self) -> tuple[Ids, Ids]:
         """Row and label of all that is answered: of mode multi every label that passed, else the best one."""
-        if self._columns.labels in self.batch.schema.names:
-            lists = self.batch[self._columns.labels]
+        if self._columns.name(LABELS) in self.batch.schema.names:
+            lists = self.batch[self._columns.name(LABELS)]
             n_B = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
             return np.repeat(np.arange(len(n_B)), n_B), self._vocabulary.answered(lists.flatten())
         row_N = np.flatnonzero(self.answer_B >= 0)
@@ -130,7 +99,7 @@ class Parts:
 
     def __init__(self, output: str | Iterable[str], set_name: str | None, filesystem: Filesystem | None) -> None:
         self.paths = find_files(output, filesystem)
-        self.columns = SetColumns(set_name)
+        self.columns = AnswerColumns(set_name)
         self._filesystem = filesystem
 
     def labels(self) -> list[str] | None:
@@ -146,21 +115,22 @@ class Parts:
         What repeats comes as dictionary arrays.  Without `predictions` these are left out.
         """
         mine = self.columns
-        wanted = ["outcome", mine.label, mine.score]
-        leaves = [f"{mine.predictions}.list.element.{leaf}" for leaf in ("label", "score")] if predictions else []
+        wanted = ["outcome", mine.name("label"), mine.name("score")]
+        predicted = [mine.name("predictions")] if predictions else []
+        leaves = [f"{name}.list.element.{leaf}" for name in predicted for leaf in ("label", "score")]
         for path in self.paths:
             with open_file(path, self._filesystem) as file:
                 part = _open(file, path)
                 names = part.schema_arrow.names
-                needed = [*wanted, *([mine.predictions] if predictions else []), *columns]
+                needed = [*wanted, *predicted, *columns]
                 _require(path, names, needed, mine.set_name)
-                extra = [f"{mine.labels}.list.element"] if predictions and mine.labels in names else []
+                extra = [f"{mine.name(LABELS)}.list.element"] if predictions and mine.name(LABELS) in names else []
                 chosen = list(dict.fromkeys([*wanted, *leaves, *extra, *columns]))
                 # Not of what is nested: Arrow cannot read that where it comes in chunks.
                 part = pq.ParquetFile(
                     file,
                     metadata=part.metadata,
-                    read_dictionary=["outcome", mine.label],
+                    read_dictionary=["outcome", mine.name("label")],
                     pre_buffer=False,
                     buffer_size=2**20,
                 )

@@ -44,6 +44,14 @@ class Match:
     """Which of the truth's keys each row met; -1 where none, and where the truth has no keys."""
     sought: str
     """What was looked up for the first row, for the message when no row meets a truth."""
+    answers: Sequence[Answer]
+    """Those of the truth."""
+
+    @property
+    def labels(self) -> pa.StringArray:
+        """The label of each row that has one, as it is written; null where there are none or several."""
+        label_A = pa.array([answer[0] if len(answer) == 1 else None for answer in self.answers], pa.string())
+        return label_A.take(pa.array(self.code_B, mask=self.code_B < 0))
 
 
 class Truth(Protocol):
@@ -83,7 +91,7 @@ class FolderTruth:
         """Take the name of the last folder; an image at the top of a shard has none."""
         paths = pc.coalesce(batch["key"], batch["uri"])
         folders = pc.extract_regex(paths, _FOLDER_NAME).field("name").dictionary_encode()
-        return _match(folders, self._code, "folder", paths)
+        return _match(folders, self._code, "folder", paths, self.answers)
 
     def _code(self, folder: str) -> int:
         name = normalise(folder)
@@ -121,7 +129,7 @@ class ColumnTruth:
     def match(self, batch: pa.RecordBatch) -> Match:
         """Take the column as it is; an empty text or list says nothing."""
         texts = batch[self.column].cast(pa.string())
-        return _match(texts.dictionary_encode(), self._code, f"column {self.column}", texts)
+        return _match(texts.dictionary_encode(), self._code, f"column {self.column}", texts, self.answers)
 
     def _code(self, text: str) -> int:
         if text in self._codes:
@@ -175,7 +183,7 @@ class TableTruth:
             rules[f"{rule} without ending"] = len(places) - places.count(-1) - rules.total()
         keys_B = np.array(places, np.int64)
         code_B = np.where(keys_B < 0, -1, self.code_of_key[keys_B])
-        return Match(code_B, +rules, keys_B, show_key(sought[0]))
+        return Match(code_B, +rules, keys_B, show_key(sought[0]), self.answers)
 
     def _sought(self, batch: pa.RecordBatch) -> list[Hashable]:
         columns = [batch[name].to_pylist() for name in self.columns]
@@ -220,12 +228,18 @@ def _drop_ending(key: Hashable) -> Hashable:
             return key
 
 
-def _match(texts: pa.DictionaryArray, code: Callable[[str], int], rule: str, sought: pa.StringArray) -> Match:
+def _match(
+    texts: pa.DictionaryArray,
+    code: Callable[[str], int],
+    rule: str,
+    sought: pa.StringArray,
+    answers: Sequence[Answer],
+) -> Match:
     """Code each distinct text once."""
     code_W = np.array([*map(code, texts.dictionary.to_pylist()), -1], np.int64)
     code_B = code_W[pc.fill_null(texts.indices, len(code_W) - 1).to_numpy(zero_copy_only=False)]
     n_found = int((code_B >= 0).sum())
-    return Match(code_B, +Counter({rule: n_found}), np.full(len(code_B), -1, np.int64), str(sought[0].as_py()))
+    return Match(code_B, +Counter({rule: n_found}), np.full(len(code_B), -1, np.int64), str(sought[0].as_py()), answers)
 
 
 def _as_list(text: str) -> list[str] | None:

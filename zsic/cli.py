@@ -292,15 +292,67 @@ def _verify(
 def _evaluate(
     output: Annotated[str, typer.Argument(help="Folder or s3:// prefix that `classify` wrote.")],
     truth: Annotated[
-        str, typer.Option("--truth", help="CSV, Parquet or JSONL with label and uri, key or id; or: folder.")
-    ],
+        str | None,
+        typer.Option(
+            "--truth",
+            help="CSV, Parquet or JSONL with label and uri, key or id; or: folder, the folder of each image; or: "
+            "column:NAME, a column of the output. Several labels an image are a list, in CSV with ; between them.",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            help="Another output to compare with: what changed, what was gained and lost, how far they drifted.",
+            show_default=False,
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            help="The label set, for synonyms in the truth, or if it has more than 1,000 labels; as for classify.",
+            show_default=False,
+        ),
+    ] = None,
+    set_name: Annotated[
+        str | None,
+        typer.Option("--set", help="Of several label sets, the one to look at.", show_default=False),
+    ] = None,
+    against_set: Annotated[
+        str | None,
+        typer.Option("--against-set", help="The same for the other output; default as --set.", show_default=False),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    parquet: Annotated[
+        str | None,
+        typer.Option(
+            "--parquet",
+            help="Write every figure to this file: metric, label, value, low, high, n.",
+            show_default=False,
+        ),
+    ] = None,
     s3_endpoint_url: Endpoint = None,
 ) -> None:
-    """Compare the table with the truth: top-1 and top-K with 95 % intervals, and by label."""
+    """Compare the table with the truth, or with another table, with 95 % intervals.
+
+    Top-1 and top-K, recall, precision and F1 by label and on average, confused labels, calibration of the scores,
+    accuracy against coverage; with --against which answers changed, McNemar's test, and drift.
+    """
     from zsic import console
 
-    console.evaluate(output, truth, s3_endpoint_url, as_json=json)
+    console.evaluate(
+        output,
+        truth,
+        s3_endpoint_url,
+        against=against,
+        labels=labels,
+        set_name=set_name,
+        against_set_name=against_set,
+        parquet=parquet,
+        as_json=json,
+    )
 
 
 @app.command("export")

@@ -4,14 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zsic.core.errors import SpecError
-from zsic.evaluate import evaluation
+from zsic.core.schema import output_schema, with_metadata
+from zsic.evaluate import parts
 from zsic.evaluate.accuracy import Accuracy
-from zsic.evaluate.evaluation import Evaluation, LabelAccuracy, evaluate
+from zsic.evaluate.classes import LabelAccuracy
+from zsic.evaluate.confusion import ConfusedPair
+from zsic.evaluate.evaluation import Evaluation, evaluate
 from zsic.evaluate.truth import load_truth
 
 MakeRow = Callable[..., dict[str, Any]]
@@ -21,7 +26,7 @@ LABELS = ("cat", "dog", "cow")
 
 
 def by_label(result: Evaluation) -> dict[str, tuple[int, int]]:
-    return {row.label: (row.top1.n_right, row.top1.n) for row in result.per_label}
+    return {row.label: (row.recall.n_right, row.recall.n) for row in result.per_label}
 
 
 def test_everything_is_counted(make_row: MakeRow, write_part: WritePart, tmp_path: Path) -> None:
@@ -40,30 +45,21 @@ def test_everything_is_counted(make_row: MakeRow, write_part: WritePart, tmp_pat
     truth = tmp_path / "truth.csv"
     truth.write_text("uri,label\na,cat\nb,cat\nc,cat\nd,cat\ne,dog\nf,horse\nx,cat\ny,dog\nz.tar,cat\n")
     result = evaluate(part, load_truth(str(truth)), labels=LABELS)
-    assert result == Evaluation(
-        n_rows=7,
-        n_bad_shards=1,
-        n_matched=6,
-        n_scored=4,
-        joined_by={"uri": 6},
-        failed={"corrupt": 1, "missing": 1},
-        k=2,
-        top1=Accuracy(1, 6),
-        topk=Accuracy(2, 6),
-        top1_of_ok=Accuracy(1, 4),
-        topk_of_ok=Accuracy(2, 4),
-        per_label=(
-            LabelAccuracy("cat", Accuracy(1, 4)),
-            LabelAccuracy("dog", Accuracy(0, 1)),
-            LabelAccuracy("cow", Accuracy(0, 0)),
-            LabelAccuracy("horse", Accuracy(0, 1)),
-        ),
-        n_truth=9,
-        n_truth_unmet=3,
-        n_truth_shared=0,
-        truth_unmet=("x", "y", "z.tar"),
-        unknown={"horse": 1},
+    assert (result.n_rows, result.n_bad_shards, result.n_matched, result.n_scored) == (7, 1, 6, 4)
+    assert (result.joined_by, result.failed) == ({"uri": 6}, {"corrupt": 1, "missing": 1})
+    assert (result.k, result.top1, result.topk) == (2, Accuracy(1, 6), Accuracy(2, 6))
+    assert (result.top1_of_ok, result.topk_of_ok) == (Accuracy(1, 4), Accuracy(2, 4))
+    assert (result.n_rejected, result.top1_of_answered) == (0, Accuracy(1, 4))
+    assert result.per_label == (
+        LabelAccuracy("cat", Accuracy(1, 4), Accuracy(1, 1)),
+        LabelAccuracy("dog", Accuracy(0, 1), Accuracy(0, 2)),
+        LabelAccuracy("cow", Accuracy(0, 0), Accuracy(0, 1)),
+        LabelAccuracy("horse", Accuracy(0, 1), Accuracy(0, 0)),
     )
+    assert (result.n_truth, result.n_truth_unmet, result.n_truth_shared) == (9, 3, 0)
+    assert result.truth_unmet == ("x", "y", "z.tar")
+    assert result.unknown == {"horse": 1}
+    assert result.confused == (ConfusedPair("cat", "dog", 2, 4), ConfusedPair("horse", "cow", 1, 1))
 
 
 ROWS = st.lists(
@@ -88,17 +84,17 @@ def test_counts_agree_with_a_plain_count(
     n_parts: int,
 ) -> None:
     made = [make_row(str(i), answers[:kept], truth=true) for i, (true, answers, kept) in enumerate(rows)]
-    parts = [
+    paths = [
         write_part(made[i::n_parts], f"{i}.parquet", keep_columns=["truth"], row_group_size=5) for i in range(n_parts)
     ]
     matched = [(true, answers[:kept]) for true, answers, kept in rows if true is not None]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "_BATCH_ROWS", batch_rows)
+        patch.setattr(parts, "BATCH_ROWS", batch_rows)
         if not matched:
             with pytest.raises(SpecError, match=f"none of the output's {len(rows)} rows has one"):
-                evaluate(parts, load_truth("column:truth"), k=k)
+                evaluate(paths, load_truth("column:truth"), k=k)
             return
-        result = evaluate(parts, load_truth("column:truth"), k=k)
+        result = evaluate(paths, load_truth("column:truth"), k=k)
     most = max(len(answers) for _, answers in matched)
     assert result.k == max(1, min(k, most))
     assert (result.n_rows, result.n_matched) == (len(rows), len(matched))
@@ -109,7 +105,9 @@ def test_counts_agree_with_a_plain_count(
     assert result.topk == Accuracy(in_topk, len(matched))
     assert result.topk_of_ok == Accuracy(in_topk, result.n_scored)
     truths = [true for true, _ in matched]
-    assert by_label(result) == {true: (right.count(true), truths.count(true)) for true in sorted(set(truths))}
+    answered = {answers[0] for _, answers in matched if answers}
+    names = sorted({*truths, *answered})
+    assert list(by_label(result).items()) == [(name, (right.count(name), truths.count(name))) for name in names]
 
 
 def test_an_answer_below_a_threshold_is_wrong_first_and_right_among_five(
@@ -159,6 +157,42 @@ def test_an_unknown_label_set_is_not_guessed(make_row: MakeRow, write_part: Writ
     assert result.unknown is None
 
 
+def test_true_labels_are_met_in_any_spelling_and_by_synonyms(
+    make_row: MakeRow, write_part: WritePart, tmp_path: Path
+) -> None:
+    part = write_part([make_row(str(i), ["cat", "polar bear"]) for i in range(6)], labels=["cat", "polar bear"])
+    truth = tmp_path / "truth.csv"
+    truth.write_text("uri,label\n0,cat\n1,CAT\n2,Felis  Catus\n3,Polar  bear\n4,yak\n5,Yak\n")
+    result = evaluate(part, load_truth(str(truth)), synonyms={"felis catus": "cat"})
+    assert by_label(result) == {"cat": (3, 3), "polar bear": (0, 1), "yak": (0, 2)}
+    assert (result.top1, result.topk) == (Accuracy(3, 6), Accuracy(4, 6))
+    assert result.unknown == {"yak": 2}
+    assert evaluate(part, load_truth(str(truth))).unknown == {"yak": 2, "Felis  Catus": 1}
+
+
+def test_a_truth_in_another_spelling_meets_an_unknown_label_set_too(make_row: MakeRow, write_part: WritePart) -> None:
+    rows = [make_row("x/CAT/1.jpg", ["dog"]), make_row("x/CAT/2.jpg", ["cat"])]
+    for order in (rows, rows[::-1]):
+        assert by_label(evaluate(write_part(order), load_truth("folder"))) == {"cat": (1, 2), "dog": (0, 0)}
+
+
+def test_a_label_set_of_several_is_chosen(make_row: MakeRow, tmp_path: Path) -> None:
+    schema = output_schema()
+    for name in ("label", "score", "predictions"):
+        schema = schema.set(schema.get_field_index(name), schema.field(name).with_name(f"{name}_breeds"))
+    row = make_row("x/cat/1.jpg", ["cat", "dog"])
+    row |= {f"{name}_breeds": row[name] for name in ("label", "score", "predictions")}
+    metadata = {"labels": {"breeds": ["dog", "cat"], "other": ["a"]}}
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.Table.from_pylist([row], with_metadata(schema, metadata)), path)
+    result = evaluate(str(path), load_truth("folder"), set_name="breeds")
+    assert (result.top1, result.set_name, list(by_label(result))) == (Accuracy(1, 1), "breeds", ["dog", "cat"])
+    with pytest.raises(SpecError, match="has the answers of several label sets; choose one with --set: breeds"):
+        evaluate(str(path), load_truth("folder"))
+    with pytest.raises(SpecError, match="has no column 'label_colours'"):
+        evaluate(str(path), load_truth("folder"), set_name="colours")
+
+
 def test_several_rows_that_meet_one_truth_are_told(make_row: MakeRow, write_part: WritePart, tmp_path: Path) -> None:
     part = write_part([make_row(f"{shard}.tar", ["cat"], key="0.jpg") for shard in "abc"])
     truth = tmp_path / "truth.csv"
@@ -191,6 +225,7 @@ def test_it_survives_json(make_row: MakeRow, write_part: WritePart) -> None:
         "high": pytest.approx(0.90547, abs=1e-5),
     }
     assert fields["per_label"][3]["label"] == "horse"
+    assert len(fields["calibration"]["bins"]) == 15
 
 
 class TestErrors:

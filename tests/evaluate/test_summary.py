@@ -1,8 +1,22 @@
 from dataclasses import replace
 
-from zsic.evaluate.accuracy import Accuracy
-from zsic.evaluate.evaluation import Evaluation, LabelAccuracy
-from zsic.evaluate.summary import label_rows, render, summary_rows
+from zsic.evaluate import (
+    Accuracy,
+    Calibration,
+    ConfusedPair,
+    Coverage,
+    CoveragePoint,
+    Estimate,
+    Evaluation,
+    LabelAccuracy,
+    LabelMeans,
+)
+from zsic.evaluate.summary import confused_rows, label_rows, render, summary_rows
+
+
+def of_label(label: str, n_right: int, n: int) -> LabelAccuracy:
+    return LabelAccuracy(label, Accuracy(n_right, n), Accuracy(n_right, n))
+
 
 PERFECT = Evaluation(
     n_rows=1000,
@@ -16,7 +30,7 @@ PERFECT = Evaluation(
     topk=Accuracy(1000, 1000),
     top1_of_ok=Accuracy(1000, 1000),
     topk_of_ok=Accuracy(1000, 1000),
-    per_label=(LabelAccuracy("cat", Accuracy(1000, 1000)), LabelAccuracy("dog", Accuracy(0, 0))),
+    per_label=(of_label("cat", 1000, 1000), of_label("dog", 0, 0)),
     n_truth=None,
     n_truth_unmet=0,
     n_truth_shared=0,
@@ -32,9 +46,9 @@ FLAWED = replace(
     top1=Accuracy(600, 1000),
     top1_of_ok=Accuracy(600, 880),
     per_label=(
-        LabelAccuracy("cat", Accuracy(590, 600)),
-        LabelAccuracy("bad\x1b[2J", Accuracy(0, 150)),
-        LabelAccuracy("worse", Accuracy(0, 250)),
+        of_label("cat", 590, 600),
+        of_label("bad\x1b[2J", 0, 150),
+        of_label("worse", 0, 250),
     ),
     n_truth=1007,
     n_truth_unmet=7,
@@ -98,3 +112,26 @@ def test_the_text_is_aligned_and_cut_to_the_worst_labels() -> None:
 
 def test_no_labels_are_asked_for() -> None:
     assert "\n\n" not in render(FLAWED, n_labels=0)
+
+
+def test_what_was_measured_is_said() -> None:
+    share = Estimate(0.5, 0.4, 0.6, 3)
+    measured = replace(
+        PERFECT,
+        n_rejected=7,
+        top1_of_answered=Accuracy(990, 993),
+        means=LabelMeans(share, share, share, share),
+        mean_average_precision=share,
+        calibration=Calibration(share, 0.01, 0.9, 0.8, ()),
+        coverage=Coverage(share, (CoveragePoint(0.99997, 0.85, Accuracy(84, 85)),)),
+        confused=(ConfusedPair("a\x1b", "b", 3, 9),),
+    )
+    rows = dict(summary_rows(measured))
+    assert rows["rejected, counted as wrong"] == "7 of 1,000"
+    assert rows["top-1 of what was answered"] == "99.7 % (99.1 to 99.9)"
+    assert rows["macro F1"] == rows["mean average precision"] == "50.0 % (40.0 to 60.0)"
+    assert rows["calibration error"] == (
+        "50.0 % (40.0 to 60.0); 1.0 % by chance; mean score 90.0 % where 80.0 % are right"
+    )
+    assert rows["top-1 at a score of 0.999970 or more"] == "98.8 % (93.6 to 99.8), for 85.0 % of images"
+    assert confused_rows(measured) == [(r"a\x1b", "b", "3 of 9")]

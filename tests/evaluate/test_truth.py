@@ -1,15 +1,18 @@
 import json
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zsic.core.errors import SpecError
 from zsic.core.schema import output_schema
-from zsic.evaluate.truth import Truth, load_truth
+from zsic.core.wording import normalise
+from zsic.evaluate.truth import Match, Truth, load_truth
 
 Rows = list[dict[str, Any]]
 
@@ -44,7 +47,11 @@ def write(path: Path, rows: Rows) -> str:
 
 
 def labels_of(truth: Truth, batch: pa.RecordBatch) -> list[str | None]:
-    return truth.match(batch).labels.to_pylist()
+    return answers_of(truth, truth.match(batch))
+
+
+def answers_of(truth: Truth, match: Match) -> list[str | None]:
+    return [None if code < 0 else ";".join(truth.answers[code]) for code in match.code_B.tolist()]
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
@@ -54,15 +61,16 @@ class TestTable:
 
     def test_is_joined_on_id_even_when_there_is_more(self, tmp_path: Path, ending: str, batch: Any) -> None:
         rows = [{"id": 1, "uri": "other", "label": "dog"}, {"id": 0, "uri": "b", "label": "cat"}]
-        match = self.load(tmp_path, ending, rows).match(batch(("a", None), ("b", None), ("c", None)))
-        assert match.labels.to_pylist() == ["cat", "dog", None]
+        truth = self.load(tmp_path, ending, rows)
+        match = truth.match(batch(("a", None), ("b", None), ("c", None)))
+        assert answers_of(truth, match) == ["cat", "dog", None]
         assert match.rules == {"id": 2}
         assert match.keys_B.tolist() == [1, 0, -1]
 
     def test_is_joined_on_uri(self, tmp_path: Path, ending: str, batch: Any) -> None:
         truth = self.load(tmp_path, ending, [{"uri": "s3://b/x.jpg", "label": "cat"}])
         match = truth.match(batch(("s3://b/x.jpg", None), ("s3://b/y/x.jpg", None)))
-        assert (match.labels.to_pylist(), match.rules) == (["cat", None], {"uri": 1})
+        assert (answers_of(truth, match), match.rules) == (["cat", None], {"uri": 1})
 
     def test_is_joined_on_key_with_and_without_ending(self, tmp_path: Path, ending: str, batch: Any) -> None:
         rows = [
@@ -71,10 +79,11 @@ class TestTable:
             {"key": "a/n3", "label": "cow"},
             {"key": "n4.v2", "label": "hen"},
         ]
-        match = self.load(tmp_path, ending, rows).match(
+        truth = self.load(tmp_path, ending, rows)
+        match = truth.match(
             batch(("t", "n1.jpg"), ("t", "n2.jpg"), ("t", "a/n3.JPEG"), ("t", "n4.v2.png"), ("t", "n2.png"))
         )
-        assert match.labels.to_pylist() == ["cat", "dog", "cow", "hen", None]
+        assert answers_of(truth, match) == ["cat", "dog", "cow", "hen", None]
         assert match.rules == {"key": 1, "key without ending": 3}
 
     def test_repeated_member_is_not_taken_for_the_first(self, tmp_path: Path, ending: str, batch: Any) -> None:
@@ -91,10 +100,9 @@ class TestTable:
             {"uri": "b.tar", "key": "0", "label": "dog"},
             {"uri": "c.jpg", "key": None, "label": "cow"},
         ]
-        match = self.load(tmp_path, ending, rows).match(
-            batch(("a.tar", "0.jpg"), ("b.tar", "0.jpg"), ("c.jpg", None), ("c.tar", "0.jpg"))
-        )
-        assert match.labels.to_pylist() == ["cat", "dog", "cow", None]
+        truth = self.load(tmp_path, ending, rows)
+        match = truth.match(batch(("a.tar", "0.jpg"), ("b.tar", "0.jpg"), ("c.jpg", None), ("c.tar", "0.jpg")))
+        assert answers_of(truth, match) == ["cat", "dog", "cow", None]
         assert match.rules == {"uri and key": 2, "uri and key without ending": 1}
 
     def test_labels_are_composed_and_stripped(self, tmp_path: Path, ending: str, batch: Any) -> None:
@@ -169,9 +177,43 @@ def test_parquet_may_hold_numbers_and_dictionaries(tmp_path: Path, batch: Any) -
     assert labels_of(load_truth(str(path)), batch(("a.parquet", "1"), ("a.parquet", "0"))) == ["dog", "cat"]
 
 
-def test_parquet_that_holds_lists_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "truth.parquet", [{"uri": "a", "label": ["cat", "dog"]}])
-    with pytest.raises(SpecError, match=r"truth\.parquet: "):
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+class TestSeveralLabels:
+    def write(self, path: Path, lists: Sequence[Sequence[str | None]]) -> str:
+        if path.suffix == ".csv":
+            return write(path, [{"uri": str(i), "label": ";".join(map(str, each))} for i, each in enumerate(lists)])
+        return write(path, [{"uri": str(i), "label": list(each)} for i, each in enumerate(lists)])
+
+    def test_are_read(self, tmp_path: Path, ending: str, batch: Any) -> None:
+        path = self.write(tmp_path / f"truth.{ending}", [["cat", " dog "], ["cow"], ["dog", "cat", "dog"], []])
+        truth = load_truth(path)
+        rows = batch(*((str(i), None) for i in range(5)))
+        assert labels_of(truth, rows) == ["cat;dog", "cow", "dog;cat", None, None]
+        assert truth.several
+        assert truth.match(rows).labels.to_pylist() == [None, "cow", None, None, None]
+
+    def test_of_one_each_are_no_several(self, tmp_path: Path, ending: str, batch: Any) -> None:
+        truth = load_truth(self.write(tmp_path / f"truth.{ending}", [["cat"], ["dog"]]))
+        assert labels_of(truth, batch(("0", None))) == ["cat"]
+        assert not truth.several
+
+    def test_contradict_one_another_in_any_order(self, tmp_path: Path, ending: str) -> None:
+        lists = [["cat", "dog"], ["dog", "cat"], ["dog"]]
+        rows = [{"uri": "a", "label": ";".join(each) if ending == "csv" else each} for each in lists]
+        assert list(load_truth(write(tmp_path / f"two.{ending}", rows[:2])).keys) == ["a"]
+        with pytest.raises(SpecError, match=r"row 3: uri 'a' has the label 'dog' here and \['cat', 'dog'\] in an"):
+            load_truth(write(tmp_path / f"three.{ending}", rows))
+
+
+def test_a_label_may_hold_a_semicolon_outside_csv(tmp_path: Path, batch: Any) -> None:
+    path = write(tmp_path / "truth.jsonl", [{"uri": "a", "label": "nut; bolt"}])
+    assert not load_truth(path).several
+    assert labels_of(load_truth(path), batch(("a", None))) == ["nut; bolt"]
+
+
+def test_a_jsonl_file_holds_texts_or_lists_not_both(tmp_path: Path) -> None:
+    path = write(tmp_path / "truth.jsonl", [{"uri": "a", "label": "cat"}, {"uri": "b", "label": ["cat"]}])
+    with pytest.raises(SpecError, match=r"truth\.jsonl: .*label.* from array to string"):
         load_truth(path)
 
 
@@ -189,7 +231,8 @@ def test_another_ending_is_refused(tmp_path: Path) -> None:
 
 class TestFolder:
     def test_is_that_of_the_image_not_of_its_shard(self, batch: Any) -> None:
-        match = load_truth("folder").match(
+        truth = load_truth("folder")
+        match = truth.match(
             batch(
                 ("s3://b/train/cat/1.jpg", None),
                 ("s3://b/shards/0.tar", "val/dog/1.jpg"),
@@ -198,7 +241,7 @@ class TestFolder:
                 ("/data/cafe\u0301/1.jpg", None),
             )
         )
-        assert match.labels.to_pylist() == ["cat", "dog", None, None, "caf\u00e9"]
+        assert answers_of(truth, match) == ["cat", "dog", None, None, "caf\u00e9"]
         assert match.rules == {"folder": 3}
         assert match.keys_B.tolist() == [-1] * 5
 
@@ -206,6 +249,35 @@ class TestFolder:
 class TestColumn:
     def test_is_taken_as_it_is(self, batch: Any) -> None:
         rows = batch(("a", None), ("b", None), ("c", None), keep={"class": [" cat", "", None]})
-        match = load_truth("column:class").match(rows)
-        assert match.labels.to_pylist() == ["cat", None, None]
+        truth = load_truth("column:class")
+        match = truth.match(rows)
+        assert answers_of(truth, match) == ["cat", None, None]
         assert match.rules == {"column class": 1}
+
+    def test_of_lists_gives_several_labels(self, batch: Any) -> None:
+        texts = [None, "", '["cat", "dog"]', "[]", '["cow"]', "[1]"]
+        truth = load_truth("column:tags")
+        match = truth.match(batch(*((str(i), None) for i in range(6)), keep={"tags": texts}))
+        assert answers_of(truth, match) == [None, None, "cat;dog", None, "cow", "1"]
+        assert truth.several
+
+    def test_whose_first_text_is_no_list_holds_texts(self, batch: Any) -> None:
+        truth = load_truth("column:tags")
+        match = truth.match(batch(("a", None), ("b", None), ("c", None), keep={"tags": ["[x", '["cat"]', "a;b"]}))
+        assert answers_of(truth, match) == ["[x", '["cat"]', "a;b"]
+        assert not truth.several
+
+
+NAMES = st.text(st.characters(exclude_characters="/\x00", exclude_categories=["Cs"]), min_size=1, max_size=4)
+
+
+@given(
+    st.lists(NAMES.filter(lambda name: name not in (".", "..")), min_size=1, max_size=4),
+    st.sampled_from(["", "/", "s3://"]),
+)
+def test_a_folder_is_the_path_s_parent(names: list[str], root: str) -> None:
+    path = root + "/".join(names)
+    rows = pa.RecordBatch.from_pydict({"uri": ["x.tar"], "key": [path]})
+    truth = load_truth("folder")
+    expected = normalise(PurePosixPath(path).parent.name)
+    assert answers_of(truth, truth.match(rows)) == [expected or None]

@@ -1,8 +1,9 @@
 """How the commands look in a terminal: one function a command, called by `zsic.cli`."""
 
 from zsic.console.demo import demo
+from zsic.console.evaluation import evaluate
 from zsic.console.export import export
-from zsic.console.inspect import evaluate, predict, pull_model, verify
+from zsic.console.inspect import predict, pull_model, verify
 from zsic.console.job import relabel, run_job, show_plan
 from zsic.console.labels import adjust_labels, calibrate_labels, check_labels, compile_labels, show_schema
 from zsic.console.search import search

@@ -1,4 +1,4 @@
-"""`predict`, `verify`, `evaluate` and `model pull`: looking, without Ray."""
+"""`predict`, `verify` and `model pull`: looking, without Ray."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def verify(output: str, s3_endpoint_url: str | None) -> None:
     from zsic.storage.snapshot import last_snapshot
     from zsic.storage.verify import find_differences
 
-    store = _open_output(output, s3_endpoint_url)
+    store = open_output(output, s3_endpoint_url)
     snapshot = last_snapshot(store)
     differences = list(find_differences(store))
     if snapshot is not None:
@@ -37,12 +37,14 @@ def verify(output: str, s3_endpoint_url: str | None) -> None:
     out.print(f"whole: {snapshot.n_rows:,} rows in {len(snapshot.parts):,} parts, as snapshot {snapshot.sequence} says")
 
 
-def _open_output(output: str, s3_endpoint_url: str | None) -> Store:
-    _refuse_credentials(output=output, s3_endpoint_url=s3_endpoint_url)
+def open_output(output: str, s3_endpoint_url: str | None) -> Store:
+    """Open the store of an output.  Raises `SpecError` when a URL holds credentials."""
+    refuse_credentials(output=output, s3_endpoint_url=s3_endpoint_url)
     return open_store(output.rstrip("/"), StoreSpec(s3_endpoint_url=s3_endpoint_url))
 
 
-def _refuse_credentials(**urls: str | None) -> None:
+def refuse_credentials(**urls: str | None) -> None:
+    """Raise `SpecError` that names the field of a URL that holds credentials, and not the URL."""
     for name, url in urls.items():
         if url and holds_credentials(url):
             raise SpecError(f"{name}: a URL holds credentials; {ADVICE}")
@@ -105,35 +107,6 @@ def _answer(judgement: "Judgement") -> str:
     if judgement.labels is not None:
         return ", ".join(judgement.labels)
     return " > ".join(judgement.path) if judgement.path is not None else judgement.label
-
-
-def evaluate(output: str, truth: str, s3_endpoint_url: str | None, *, as_json: bool) -> None:
-    """Print how right an output is."""
-    from zsic.evaluate import evaluate as compare
-    from zsic.evaluate import label_rows, load_truth, summary_rows
-    from zsic.storage.snapshot import last_snapshot, place_of
-
-    _refuse_credentials(truth=truth)
-    store = _open_output(output, s3_endpoint_url)
-    snapshot = last_snapshot(store)
-    names = [place_of(store, part) for part in snapshot.parts] if snapshot is not None else []
-    if not names:
-        raise SpecError(f"{output}: nothing is published there yet; run `zsic classify` to its end first")
-    evaluation = compare(
-        [f"{store.uri}/{name}" for name in names],
-        load_truth(truth, filesystem=filesystem_of(truth, s3_endpoint_url)),
-        filesystem=filesystem_of(output, s3_endpoint_url),
-    )
-    if as_json:
-        show_json(evaluation.to_dict())
-        return
-    show_table(["", ""], summary_rows(evaluation))
-    out.print()
-    rows = label_rows(evaluation)
-    shown = rows if len(rows) <= 20 else rows[:10]
-    show_table(["label", "images", "top-1"], shown, right=(1,))
-    if len(shown) < len(rows):
-        out.print(f"... and {len(rows) - len(shown)} labels that do better; --json has all", style="dim")
 
 
 def filesystem_of(uri: str, s3_endpoint_url: str | None) -> "Filesystem | None":

@@ -1,46 +1,51 @@
 """How many of an output's answers are right: of all images, of those that could be read, and of each label.
 
-Shape legend: B rows of one batch, K predictions of one row.
+Shape legend: B rows of one batch, N predictions of its rows, K predictions of one row, C labels.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from zsic.core.errors import SpecError
 from zsic.core.outcome import Outcome
-from zsic.core.schema import read_metadata
 from zsic.evaluate.accuracy import Accuracy
-from zsic.evaluate.files import Filesystem, find_files, open_file
-from zsic.evaluate.truth import Match, Truth, show_key
-
-_BATCH_ROWS = 65_536
-"""Rows in memory at once; the truth is in memory as a whole."""
-_N_NAMED = 10
-"""How many of the truth's keys without an image are named."""
-_PREDICTED = "predictions.list.element.label"
-
-
-@dataclass(frozen=True, slots=True)
-class LabelAccuracy:
-    """How often the images of one label got it."""
-
-    label: str
-    top1: Accuracy
+from zsic.evaluate.bootstrap import Bootstrap
+from zsic.evaluate.calibration import Calibration, CalibrationCounts
+from zsic.evaluate.classes import (
+    ClassCounts,
+    GroupedClassCounts,
+    LabelAccuracy,
+    LabelMeans,
+    bootstrap_means,
+    count_classes,
+    jackknife_means,
+)
+from zsic.evaluate.confusion import ConfusedPair, ConfusionCounts, most_confused
+from zsic.evaluate.coverage import Coverage, CoverageCounts
+from zsic.evaluate.estimate import Estimate
+from zsic.evaluate.files import Filesystem
+from zsic.evaluate.jackknife import N_GROUPS, deal
+from zsic.evaluate.matching import Matching
+from zsic.evaluate.parts import REJECTED, Parts, Rows, drop_shards
+from zsic.evaluate.ranking import RankingCounts
+from zsic.evaluate.truth import Truth
+from zsic.evaluate.vocabulary import Ids, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """How right one output is.
 
-    `top1` and `topk` count a failed image as wrong; `top1_of_ok` and `topk_of_ok` leave it out.
+    `top1`, `topk`, `means` and `per_label` count a failed image, and one that was rejected, as wrong; `top1_of_ok`
+    and `topk_of_ok` leave the failed ones out, `top1_of_answered` the rejected ones as well.  An image with several
+    true labels is right if the best answer is one of them.  Intervals are of 95 %: Wilson's for shares of counted
+    images, a bootstrap's for the rest, a jackknife's for means over labels where images have several of them.
     """
 
     n_rows: int
@@ -61,7 +66,7 @@ class Evaluation:
     top1_of_ok: Accuracy
     topk_of_ok: Accuracy
     per_label: tuple[LabelAccuracy, ...]
-    """The label set in its order, then what only the truth has, by name; failed images count as wrong."""
+    """The label set in its order, then by name what else is true or answered."""
     n_truth: int | None
     """Rows of the truth's table; None where the truth is no table."""
     n_truth_unmet: int
@@ -71,7 +76,25 @@ class Evaluation:
     truth_unmet: tuple[str, ...]
     """The first of those without an image."""
     unknown: dict[str, int] | None
-    """Rows by true label, where it is none of the output's; None when the output's labels are not known."""
+    """Rows by true label, where it is none of the output's, nor a synonym; None when its labels are not known.
+
+    Their images are counted, and can only be wrong.
+    """
+    set_name: str | None = None
+    several: bool = False
+    """Whether images have several true labels."""
+    n_rejected: int = 0
+    """Rows that have a truth and could be read, and no label passed its threshold."""
+    top1_of_answered: Accuracy | None = None
+    means: LabelMeans | None = None
+    mean_average_precision: Estimate | None = None
+    """Mean over the labels, where images have several of them; what is below the top K counts as last."""
+    confused: tuple[ConfusedPair, ...] = ()
+    """Pairs of different labels, the most frequent first; images with several true labels count under each."""
+    n_confused_pairs: int = 0
+    """Of all, shown or not."""
+    calibration: Calibration | None = None
+    coverage: Coverage | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything in types that JSON has."""
@@ -87,12 +110,22 @@ class Evaluation:
             "topk": self.topk.to_dict(),
             "top1_of_ok": self.top1_of_ok.to_dict(),
             "topk_of_ok": self.topk_of_ok.to_dict(),
-            "per_label": [{"label": row.label, **row.top1.to_dict()} for row in self.per_label],
+            "per_label": [row.to_dict() for row in self.per_label],
             "n_truth": self.n_truth,
             "n_truth_unmet": self.n_truth_unmet,
             "n_truth_shared": self.n_truth_shared,
             "truth_unmet": list(self.truth_unmet),
             "unknown": self.unknown,
+            "set_name": self.set_name,
+            "several": self.several,
+            "n_rejected": self.n_rejected,
+            "top1_of_answered": self.top1_of_answered and self.top1_of_answered.to_dict(),
+            "means": self.means and self.means.to_dict(),
+            "mean_average_precision": self.mean_average_precision and self.mean_average_precision.to_dict(),
+            "confused": [pair.to_dict() for pair in self.confused],
+            "n_confused_pairs": self.n_confused_pairs,
+            "calibration": self.calibration and self.calibration.to_dict(),
+            "coverage": self.coverage and self.coverage.to_dict(),
         }
 
 
@@ -102,147 +135,164 @@ def evaluate(
     *,
     k: int = 5,
     labels: Sequence[str] | None = None,
+    synonyms: Mapping[str, str] | None = None,
+    set_name: str | None = None,
+    n_confused: int = 100,
+    n_replicates: int = 200,
+    seed: int = 0,
     filesystem: Filesystem | None = None,
 ) -> Evaluation:
     """Compare an output's parts, a pattern or a list of paths, with the truth, in one pass and constant memory.
 
-    `labels` is the label set; None takes it from the metadata of the parts.  Where rows have fewer than `k`
-    predictions, `k` is as many as they have.  Raises `SpecError` when a part is not an output's, or no row
-    has a truth.
+    `labels` is the label set; None takes it from the metadata of the parts.  A true label that is spelled as none of
+    them is sought without regard to case and white space, and then among `synonyms` (other name: label).  Where
+    rows have fewer than `k` predictions, `k` is as many as they have.  Of several label sets `set_name` chooses one.
+    Raises `SpecError` when a part is not an output's, or no row has a truth.
     """
-    tally = _Tally(truth, k)
-    for path in find_files(output, filesystem):
-        with open_file(path, filesystem) as file:
-            part = _open_part(file, path, truth)
-            if labels is None:
-                labels = _read_labels(part.schema_arrow)
-            columns = ["outcome", "label", _PREDICTED, *truth.columns]
-            for batch in part.iter_batches(_BATCH_ROWS, columns=columns):
-                tally.add(batch)
-    return tally.close(labels)
+    parts = Parts(output, set_name, filesystem)
+    vocabulary = Vocabulary(parts.labels() if labels is None else labels, synonyms)
+    tally = _Tally(Matching(truth, vocabulary), vocabulary, k)
+    for batch in parts.batches(columns=truth.columns):
+        tally.add(batch, parts)
+    return tally.close(set_name, n_confused, Bootstrap(n_replicates, seed))
 
 
-def _open_part(file: Any, path: str, truth: Truth) -> pq.ParquetFile:
-    try:
-        part = pq.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
-    except pa.ArrowException as error:
-        raise SpecError(f"{path} is not a Parquet file: {error}") from None
-    names = part.schema_arrow.names
-    for name in ("outcome", "label", "predictions", *truth.columns):
-        if name not in names:
-            raise SpecError(f"{path} has no column {name!r}; it has {', '.join(names)}")
-    return part
-
-
-def _read_labels(schema: pa.Schema) -> list[str] | None:
-    labels = read_metadata(schema, "labels")
-    return [str(label) for label in labels] if isinstance(labels, list) else None
-
-
-@dataclass(slots=True)
 class _Tally:
     """The counts so far."""
 
-    truth: Truth
-    k: int
-    n_rows: int = 0
-    n_bad_shards: int = 0
-    n_matched: int = 0
-    n_right: int = 0
-    longest: int = 0
-    sought: str = ""
-    rules: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[str] = field(default_factory=Counter)
-    """Of the rows that have a truth."""
-    n_by_label: Counter[str] = field(default_factory=Counter)
-    n_right_by_label: Counter[str] = field(default_factory=Counter)
-    n_by_rank_K: npt.NDArray[np.int64] = field(init=False)
-    """How often the true label stood first, second ... among the predictions."""
-    met: npt.NDArray[np.int64] = field(init=False)
-    """How many rows of the output each key of the truth met."""
+    def __init__(self, matching: Matching, vocabulary: Vocabulary, k: int) -> None:
+        self._matching, self._vocabulary, self._k = matching, vocabulary, k
+        self._true_labels = matching.true_labels
+        self._n_bad_shards = self._n_matched = self._n_rejected = self._n_right = self._longest = 0
+        self._outcomes: Counter[str] = Counter()
+        """Of the rows that have a truth."""
+        self._n_by_rank_K = np.zeros(k, np.int64)
+        """How often a true label stood first, second ... among the predictions."""
+        self._confusion = ConfusionCounts()
+        self._calibration = CalibrationCounts()
+        self._coverage = CoverageCounts()
+        self._classes = GroupedClassCounts()
+        self._ranking = RankingCounts()
+        self._n_rows_G = np.zeros(N_GROUPS, np.int64)
 
-    def __post_init__(self) -> None:
-        self.n_by_rank_K = np.zeros(self.k, np.int64)
-        self.met = np.zeros(len(self.truth.keys), np.int64)
-
-    def add(self, batch: pa.RecordBatch) -> None:
+    def add(self, batch: pa.RecordBatch, parts: Parts) -> None:
         """Count one batch."""
         n_before = len(batch)
-        batch = batch.filter(pc.not_equal(batch["outcome"], str(Outcome.BAD_SHARD)))
-        self.n_bad_shards += n_before - len(batch)
-        self.n_rows += len(batch)
+        batch = drop_shards(batch)
+        self._n_bad_shards += n_before - len(batch)
         if len(batch) == 0:
             return
-        match = self.truth.match(batch)
-        self.sought = self.sought or match.sought
-        self.rules += match.rules
-        np.add.at(self.met, match.keys_B[match.keys_B >= 0], 1)
-        self._count(batch, match)
+        code_B = self._matching.match(batch)
+        has_truth_B = code_B >= 0
+        if not has_truth_B.all():
+            batch, code_B = batch.filter(pa.array(has_truth_B)), code_B[has_truth_B]
+        if len(batch):
+            self._count(Rows(batch, parts.columns, self._vocabulary), code_B)
 
-    def _count(self, batch: pa.RecordBatch, match: Match) -> None:
-        has_truth = match.labels.is_valid()
-        batch, truth = batch.filter(has_truth), match.labels.filter(has_truth)
-        self.n_matched += len(batch)
-        self.outcomes.update(_count_values(batch["outcome"]))
-        right = pc.fill_null(pc.equal(batch["label"], truth), False)
-        self.n_right += pc.sum(right).as_py() or 0
-        self.n_by_label.update(_count_values(truth))
-        self.n_right_by_label.update(_count_values(truth.filter(right)))
-        rank_B, longest = _rank(batch["predictions"], truth)
-        self.longest = max(self.longest, longest)
-        self.n_by_rank_K += np.bincount(rank_B[rank_B >= 0], minlength=self.k)[: self.k]
+    def _count(self, rows: Rows, code_B: Ids) -> None:
+        answer_B = rows.answer_B
+        is_right_B = (answer_B >= 0) & self._true_labels.hold(code_B, answer_B)
+        is_answered_B = answer_B >= 0
+        counts = pc.value_counts(rows.batch["outcome"].dictionary_decode())
+        self._outcomes.update(
+            dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
+        )
+        self._n_right += int(is_right_B.sum())
+        self._n_rejected += int((answer_B == REJECTED).sum())
+        self._calibration.add(rows.score_B[is_answered_B], is_right_B[is_answered_B])
+        self._coverage.add(rows.score_B[is_answered_B], is_right_B[is_answered_B])
+        is_true_N = self._true_labels.hold(code_B[rows.row_N], rows.label_N)
+        self._count_ranks(rows, is_true_N)
+        if self._matching.several:
+            self._count_several(rows, code_B, is_true_N, is_right_B)
+        else:
+            self._confusion.add(self._true_labels.first_A[code_B], answer_B)
+            self._matching.count_true(self._true_labels.first_A[code_B])
+        self._n_matched += len(rows)
 
-    def close(self, labels: Sequence[str] | None) -> Evaluation:
+    def _count_ranks(self, rows: Rows, is_true_N: npt.NDArray[np.bool_]) -> None:
+        """Count at which place the first true label stands."""
+        self._longest = max(self._longest, int(rows.n_predicted_B.max(initial=0)))
+        hit_N = np.flatnonzero(is_true_N)
+        # Best first, so the first hit of a row is its best.
+        is_first_N = np.diff(rows.row_N[hit_N], prepend=-1) > 0
+        rank_N = rows.rank_N[hit_N[is_first_N]]
+        self._n_by_rank_K += np.bincount(rank_N[rank_N < self._k], minlength=self._k)
+
+    def _count_several(
+        self, rows: Rows, code_B: Ids, is_true_N: npt.NDArray[np.bool_], is_right_B: npt.NDArray[np.bool_]
+    ) -> None:
+        group_B = deal(self._n_matched, len(rows))
+        self._n_rows_G += np.bincount(group_B, minlength=N_GROUPS)
+        true_row_N, true_label_N = self._true_labels.spread(code_B)
+        chosen_row_N, chosen_label_N = rows.chosen
+        self._classes.add(
+            (true_row_N, true_label_N),
+            (chosen_row_N, chosen_label_N),
+            self._true_labels.hold(code_B[chosen_row_N], chosen_label_N),
+            group_B,
+        )
+        self._ranking.add(rows.label_N, rows.score_N, is_true_N, group_B[rows.row_N])
+        answer_N, is_wrong_N = rows.answer_B[true_row_N], ~is_right_B[true_row_N]
+        self._confusion.add(true_label_N[is_wrong_N], answer_N[is_wrong_N])
+        self._confusion.add(rows.answer_B[is_right_B], rows.answer_B[is_right_B])
+        self._matching.count_true(true_label_N)
+
+    def close(self, set_name: str | None, n_confused: int, bootstrap: Bootstrap) -> Evaluation:
         """Give the result.  Raises `SpecError` when no row has a truth."""
-        if self.n_matched == 0:
-            known = show_key(self.truth.keys[0]) if self.truth.keys else "nothing"
-            raise SpecError(
-                f"truth: none of the output's {self.n_rows} rows has one; looked for {self.sought!r} first, "
-                f"and the truth has {known!r} first"
-            )
-        n_scored = self.outcomes[Outcome.OK]
-        k = max(1, min(self.k, self.longest))
-        n_in_topk = int(self.n_by_rank_K[:k].sum())
-        order = dict.fromkeys([*(labels or ()), *sorted(self.n_by_label)])
-        unmet = np.flatnonzero(self.met == 0)
-        keys = self.truth.keys
+        matching = self._matching
+        matching.require_rows()
+        names, pairs = self._vocabulary.names, self._confusion.pairs()
+        n_scored = self._outcomes[Outcome.OK]
+        k = max(1, min(self._k, self._longest))
+        n_in_topk = int(self._n_by_rank_K[:k].sum())
+        mean_precision: Estimate | None = None
+        precision_C: list[float | None] = [None] * len(names)
+        if self._matching.several:
+            by_group = self._classes.by_group(len(names))
+            means, counts = jackknife_means(by_group)
+            mean_precision, precision_C = self._ranking.close(by_group.true_C, self._n_rows_G)
+        else:
+            means, counts = bootstrap_means(pairs, len(names), bootstrap), count_classes(pairs, len(names))
+        confused, n_confused_pairs = most_confused(names, pairs, n_confused)
         return Evaluation(
-            n_rows=self.n_rows,
-            n_bad_shards=self.n_bad_shards,
-            n_matched=self.n_matched,
+            n_rows=matching.n_rows,
+            n_bad_shards=self._n_bad_shards,
+            n_matched=self._n_matched,
             n_scored=n_scored,
-            joined_by=dict(self.rules),
-            failed={name: n for name, n in self.outcomes.most_common() if name != Outcome.OK},
+            joined_by=dict(matching.rules),
+            failed={name: n for name, n in self._outcomes.most_common() if name != Outcome.OK},
             k=k,
-            top1=Accuracy(self.n_right, self.n_matched),
-            topk=Accuracy(n_in_topk, self.n_matched),
-            top1_of_ok=Accuracy(self.n_right, n_scored),
+            top1=Accuracy(self._n_right, self._n_matched),
+            topk=Accuracy(n_in_topk, self._n_matched),
+            top1_of_ok=Accuracy(self._n_right, n_scored),
             topk_of_ok=Accuracy(n_in_topk, n_scored),
-            per_label=tuple(
-                LabelAccuracy(name, Accuracy(self.n_right_by_label[name], self.n_by_label[name])) for name in order
-            ),
-            n_truth=len(keys) or None,
-            n_truth_unmet=len(unmet),
-            n_truth_shared=int((self.met > 1).sum()),
-            truth_unmet=tuple(show_key(keys[i]) for i in unmet[:_N_NAMED].tolist()),
-            unknown=None if labels is None else self._count_unknown(frozenset(labels)),
+            per_label=_label_rows(self._vocabulary, counts, precision_C),
+            n_truth=matching.n_truth,
+            n_truth_unmet=matching.n_unmet,
+            n_truth_shared=matching.n_shared,
+            truth_unmet=matching.unmet,
+            unknown=matching.unknown(),
+            set_name=set_name,
+            several=self._matching.several,
+            n_rejected=self._n_rejected,
+            top1_of_answered=Accuracy(self._n_right, n_scored - self._n_rejected),
+            means=means,
+            mean_average_precision=mean_precision,
+            confused=confused,
+            n_confused_pairs=n_confused_pairs,
+            calibration=self._calibration.close(bootstrap),
+            coverage=self._coverage.close(bootstrap, n_scored),
         )
 
-    def _count_unknown(self, labels: frozenset[str]) -> dict[str, int]:
-        return {label: n for label, n in self.n_by_label.most_common() if label not in labels}
 
-
-def _count_values(texts: pa.StringArray) -> dict[str, int]:
-    counts = pc.value_counts(texts)
-    return dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True))
-
-
-def _rank(predictions: pa.ListArray, truth: pa.StringArray) -> tuple[npt.NDArray[np.int64], int]:
-    """Find the place of the true label among each row's predictions, -1 where it is not; and the most K."""
-    n_B = pc.fill_null(pc.list_value_length(predictions), 0).to_numpy()
-    row_N = pc.list_parent_indices(predictions)
-    is_right_N = np.asarray(pc.equal(predictions.flatten().field("label"), truth.take(row_N)), bool)
-    place_N = np.arange(len(is_right_N)) - np.repeat(np.cumsum(n_B) - n_B, n_B)
-    rank_B = np.full(len(truth), -1, np.int64)
-    rank_B[row_N.to_numpy()[is_right_N]] = place_N[is_right_N]
-    return rank_B, int(n_B.max(initial=0))
+def _label_rows(
+    vocabulary: Vocabulary, counts: ClassCounts, precision_C: Sequence[float | None]
+) -> tuple[LabelAccuracy, ...]:
+    columns = (counts.true_C.tolist(), counts.answered_C.tolist(), counts.right_C.tolist())
+    rows = [
+        LabelAccuracy(name, Accuracy(n_right, n_true), Accuracy(n_right, n_answered), precision)
+        for name, n_true, n_answered, n_right, precision in zip(vocabulary.names, *columns, precision_C, strict=True)
+    ]
+    beyond = [row for row in rows[vocabulary.n_known :] if row.recall.n or row.precision.n]
+    return (*rows[: vocabulary.n_known], *sorted(beyond, key=lambda row: row.label))

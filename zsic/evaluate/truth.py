@@ -1,13 +1,15 @@
 """What the images really show, and which row of an output each answer belongs to.
 
-Shape legend: B rows of one batch.
+An *answer* of a truth is what it says of one image: one label as it is written, or several.
+
+Shape legend: B rows of one batch, A distinct answers.
 """
 
+import json
 import re
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -18,27 +20,38 @@ import pyarrow.compute as pc
 from zsic.core.errors import SpecError
 from zsic.core.wording import normalise
 from zsic.evaluate.files import Filesystem
-from zsic.evaluate.truth_table import read_truth_table
+from zsic.evaluate.truth_table import Answer, read_truth_table
 
 FOLDER = "folder"
 COLUMN_PREFIX = "column:"
 
 _ENDING = re.compile(r"\.[A-Za-z0-9]+$")
 """The `.jpg#2` of a repeated member is none, or its stem would be that of the first."""
+_FOLDER_NAME = r"(?s)^(?:.*/)?(?P<name>[^/]+)/+[^/]+$"
+
+Codes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
     """The truth of one batch of the output."""
 
-    labels: pa.StringArray
-    """Of each of the B rows; null where the truth says nothing."""
+    code_B: Codes
+    """Place of each row's answer among the truth's; -1 where the truth says nothing."""
     rules: Counter[str]
     """How many rows met their truth by which rule."""
-    keys_B: npt.NDArray[np.int64]
+    keys_B: Codes
     """Which of the truth's keys each row met; -1 where none, and where the truth has no keys."""
     sought: str
     """What was looked up for the first row, for the message when no row meets a truth."""
+    answers: Sequence[Answer]
+    """Those of the truth."""
+
+    @property
+    def labels(self) -> pa.StringArray:
+        """The label of each row that has one, as it is written; null where there are none or several."""
+        label_A = pa.array([answer[0] if len(answer) == 1 else None for answer in self.answers], pa.string())
+        return label_A.take(pa.array(self.code_B, mask=self.code_B < 0))
 
 
 class Truth(Protocol):
@@ -52,41 +65,83 @@ class Truth(Protocol):
     def keys(self) -> Sequence[Hashable]:
         """The rows of the truth's table; none where the truth is no table."""
 
+    @property
+    def answers(self) -> Sequence[Answer]:
+        """The distinct answers met so far; only ever appended to."""
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several labels; known once `match` has met a row that has a truth."""
+
     def match(self, batch: pa.RecordBatch) -> Match:
         """Look up the rows of a batch."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FolderTruth:
     """The label is the folder that the image lies in: by its key where it has one, else by its uri."""
 
     columns: tuple[str, ...] = ("uri", "key")
     keys: tuple[Hashable, ...] = ()
+    several: bool = False
+    answers: list[Answer] = field(default_factory=list)
+    _codes: dict[str, int] = field(default_factory=dict)
 
     def match(self, batch: pa.RecordBatch) -> Match:
         """Take the name of the last folder; an image at the top of a shard has none."""
-        paths = pc.coalesce(batch["key"], batch["uri"]).to_pylist()
-        folders = [normalise(PurePosixPath(path).parent.name) or None for path in paths]
-        return _match_labels(folders, "folder", str(paths[0]))
+        paths = pc.coalesce(batch["key"], batch["uri"])
+        folders = pc.extract_regex(paths, _FOLDER_NAME).field("name").dictionary_encode()
+        return _match(folders, self._code, "folder", paths, self.answers)
+
+    def _code(self, folder: str) -> int:
+        name = normalise(folder)
+        if not name:
+            return -1
+        if name not in self._codes:
+            self._codes[name] = len(self.answers)
+            self.answers.append((name,))
+        return self._codes[name]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ColumnTruth:
-    """The label stands in a column that the output kept from its source."""
+    """The label stands in a column that the output kept from its source, or a list of labels, as JSON.
+
+    Whether it is lists is seen by the first text.
+    """
 
     column: str
     keys: tuple[Hashable, ...] = ()
+    answers: list[Answer] = field(default_factory=list)
+    _several: bool | None = None
+    _codes: dict[str, int] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The column."""
         return (self.column,)
 
+    @property
+    def several(self) -> bool:
+        """Whether the column holds lists."""
+        return bool(self._several)
+
     def match(self, batch: pa.RecordBatch) -> Match:
-        """Take the column as it is; an empty text says nothing."""
-        texts = batch[self.column].cast(pa.string()).to_pylist()
-        labels = [normalise(text or "") or None for text in texts]
-        return _match_labels(labels, f"column {self.column}", str(texts[0]))
+        """Take the column as it is; an empty text or list says nothing."""
+        texts = batch[self.column].cast(pa.string())
+        return _match(texts.dictionary_encode(), self._code, f"column {self.column}", texts, self.answers)
+
+    def _code(self, text: str) -> int:
+        if text in self._codes:
+            return self._codes[text]
+        if self._several is None and text.strip():
+            self._several = _as_list(text) is not None
+        listed = _as_list(text) if self._several else None
+        answer = tuple(dict.fromkeys(filter(None, map(normalise, [text] if listed is None else listed))))
+        self._codes[text] = len(self.answers) if answer else -1
+        if answer:
+            self.answers.append(answer)
+        return self._codes[text]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +155,10 @@ class TableTruth:
     by: tuple[str, ...]
     index: dict[Hashable, int]
     """Place of each key; a tuple where several columns are joined on."""
-    labels: pa.StringArray
+    code_of_key: Codes
+    """Which answer each key has."""
+    answers: Sequence[Answer]
+    several: bool
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -124,8 +182,8 @@ class TableTruth:
                     places[row] = self.index.get(_drop_ending(key), -1)
             rules[f"{rule} without ending"] = len(places) - places.count(-1) - rules.total()
         keys_B = np.array(places, np.int64)
-        labels = self.labels.take(pa.array(keys_B, mask=keys_B < 0))
-        return Match(labels, +rules, keys_B, show_key(sought[0]))
+        code_B = np.where(keys_B < 0, -1, self.code_of_key[keys_B])
+        return Match(code_B, +rules, keys_B, show_key(sought[0]), self.answers)
 
     def _sought(self, batch: pa.RecordBatch) -> list[Hashable]:
         columns = [batch[name].to_pylist() for name in self.columns]
@@ -139,16 +197,20 @@ def load_truth(truth: str, *, label_column: str = "label", filesystem: Filesyste
 
     `folder` is the folder of each image, `column:NAME` a column of the output, anything else a CSV, Parquet
     or JSONL file with a column of labels and one or more of `id`, `uri` and `key`; rows without a label are
-    left out.  Raises `SpecError` when a column is missing, or an image has two labels.
+    left out.  An image has several labels where the column holds lists, or in CSV `;` between them; a label
+    that itself holds `;` needs another format than CSV.  Raises `SpecError` when a column is missing, or an
+    image has two answers.
     """
     if truth == FOLDER:
         return FolderTruth()
     if truth.startswith(COLUMN_PREFIX):
         return ColumnTruth(truth.removeprefix(COLUMN_PREFIX))
-    by, answers = read_truth_table(truth, label_column, filesystem)
-    if not answers:
+    by, answer_of, several = read_truth_table(truth, label_column, filesystem)
+    if not answer_of:
         raise SpecError(f"{truth}: no row has a label")
-    return TableTruth(by, {key: i for i, key in enumerate(answers)}, pa.array(answers.values(), pa.string()))
+    codes: dict[Answer, int] = {}
+    code_of_key = np.array([codes.setdefault(answer, len(codes)) for answer in answer_of.values()], np.int64)
+    return TableTruth(by, {key: i for i, key in enumerate(answer_of)}, code_of_key, tuple(codes), several)
 
 
 def show_key(key: Hashable) -> str:
@@ -166,11 +228,26 @@ def _drop_ending(key: Hashable) -> Hashable:
             return key
 
 
-def _match_labels(labels: Sequence[str | None], rule: str, sought: str) -> Match:
-    n_found = len(labels) - labels.count(None)
-    return Match(
-        pa.array(labels, pa.string()),
-        +Counter({rule: n_found}),
-        np.full(len(labels), -1, np.int64),
-        sought,
-    )
+def _match(
+    texts: pa.DictionaryArray,
+    code: Callable[[str], int],
+    rule: str,
+    sought: pa.StringArray,
+    answers: Sequence[Answer],
+) -> Match:
+    """Code each distinct text once."""
+    code_W = np.array([*map(code, texts.dictionary.to_pylist()), -1], np.int64)
+    code_B = code_W[pc.fill_null(texts.indices, len(code_W) - 1).to_numpy(zero_copy_only=False)]
+    n_found = int((code_B >= 0).sum())
+    return Match(code_B, +Counter({rule: n_found}), np.full(len(code_B), -1, np.int64), str(sought[0].as_py()), answers)
+
+
+def _as_list(text: str) -> list[str] | None:
+    """The texts of a JSON array, as a kept column of lists is written; None if it is none."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return None
+    return [str(value) for value in values if value is not None]

@@ -1,4 +1,7 @@
-"""How a table of right answers is written in CSV, Parquet and JSONL files."""
+"""How a table of right answers is written in CSV, Parquet and JSONL files.
+
+An answer is one label, or several: a list in Parquet and JSONL, texts with `;` between them in CSV.
+"""
 
 from collections.abc import Hashable, Iterator
 from pathlib import PurePosixPath
@@ -13,20 +16,25 @@ from zsic.core.errors import SpecError
 from zsic.core.wording import normalise
 from zsic.evaluate.files import Filesystem, open_file
 
+Answer = tuple[str, ...]
+"""What is said of one image: its labels, each once, in the order of the file."""
+
+_SEPARATOR = ";"
 _JOIN_TYPES = {"id": pa.int64(), "uri": pa.string(), "key": pa.string()}
 
 
 def read_truth_table(
     path: str, label_column: str, filesystem: Filesystem | None
-) -> tuple[tuple[str, ...], dict[Hashable, str]]:
-    """Give the columns to join on, and the label by their values; rows without a label are left out.
+) -> tuple[tuple[str, ...], dict[Hashable, Answer], bool]:
+    """Give the columns to join on, the answer by their values, and whether images may have several labels.
 
-    An `id` is enough by itself; else all of `uri` and `key` that are there count, and several make a tuple.
+    Rows without a label are left out.  An `id` is enough by itself; else all of `uri` and `key` that are there
+    count, and several make a tuple.
     """
-    types = {**_JOIN_TYPES, label_column: pa.string()}
+    ending = PurePosixPath(path).suffix.lower()
     with open_file(path, filesystem) as file:
         try:
-            table = _read(file, path, types)
+            table = _read(file, path, label_column)
         except pa.ArrowException as error:
             raise SpecError(f"{path}: {error}") from None
     if label_column not in table.column_names:
@@ -35,11 +43,14 @@ def read_truth_table(
     if not by:
         raise SpecError(f"{path} has no column id, uri or key to find images by, or nothing is in it")
     by = by[:1] if by[0] == "id" else by
-    return tuple(by), _collect(table, by, label_column, path)
+    answer_of = _collect(table, by, label_column, path, split=ending == ".csv")
+    # Of a list with one label each, the label of an image is one.
+    return tuple(by), answer_of, any(len(answer) > 1 for answer in answer_of.values())
 
 
-def _read(file: IO[bytes], path: str, types: dict[str, pa.DataType]) -> pa.Table:
-    """Read the columns of `types` that are there and hold something."""
+def _read(file: IO[bytes], path: str, label_column: str) -> pa.Table:
+    """Read the columns to join on, and the labels, as far as they are there and hold something."""
+    types = {**_JOIN_TYPES, label_column: pa.string()}
     match PurePosixPath(path).suffix.lower():
         case ".csv":
             # Types are given, or Arrow would take the label `no` for a truth value and the key `007` for 7.
@@ -55,16 +66,20 @@ def _read(file: IO[bytes], path: str, types: dict[str, pa.DataType]) -> pa.Table
                 ),
             )
         case ".jsonl" | ".ndjson":
-            table = pa.json.read_json(
-                file,
-                parse_options=pa.json.ParseOptions(
-                    explicit_schema=pa.schema(types), unexpected_field_behavior="ignore"
-                ),
-            )
+            try:
+                table = _read_jsonl(file, types)
+            except pa.ArrowInvalid as error:
+                if "array" not in str(error):
+                    raise
+                # The label of some row is a list; then they must all be.
+                file.seek(0)
+                table = _read_jsonl(file, {**types, label_column: pa.list_(pa.string())})
         case ".parquet":
             parquet = pa.parquet.ParquetFile(file)
             names = [name for name in types if name in parquet.schema_arrow.names]
             table = parquet.read(columns=names)
+            if label_column in names and _is_list(table.schema.field(label_column).type):
+                types[label_column] = pa.list_(pa.string())
             table = table.cast(pa.schema([(name, types[name]) for name in names]))
         case _:
             raise SpecError(
@@ -73,28 +88,50 @@ def _read(file: IO[bytes], path: str, types: dict[str, pa.DataType]) -> pa.Table
     return table.select([name for name in table.column_names if table[name].null_count < len(table)])
 
 
-def _collect(table: pa.Table, by: list[str], label_column: str, path: str) -> dict[Hashable, str]:
-    answers: dict[Hashable, str] = {}
-    for number, (key, label) in enumerate(_rows(table, by, label_column), start=1):
-        if not label:
+def _read_jsonl(file: IO[bytes], types: dict[str, pa.DataType]) -> pa.Table:
+    return pa.json.read_json(
+        file, parse_options=pa.json.ParseOptions(explicit_schema=pa.schema(types), unexpected_field_behavior="ignore")
+    )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _collect(table: pa.Table, by: list[str], label_column: str, path: str, *, split: bool) -> dict[Hashable, Answer]:
+    answer_of: dict[Hashable, Answer] = {}
+    for number, (key, answer) in enumerate(_rows(table, by, label_column, split), start=1):
+        if not answer:
             continue
         if key is None or (isinstance(key, tuple) and key[0] is None):
-            raise SpecError(f"{path} row {number}: label {label!r} has no {by[0]}, so no image can have it")
-        if answers.setdefault(key, label) != label:
+            raise SpecError(f"{path} row {number}: label {_show(answer)} has no {by[0]}, so no image can have it")
+        if set(answer_of.setdefault(key, answer)) != set(answer):
             raise SpecError(
-                f"{path} row {number}: {' and '.join(by)} {key!r} has the label {label!r} here and "
-                f"{answers[key]!r} in an earlier row; keep one, or add a column that tells the images apart"
+                f"{path} row {number}: {' and '.join(by)} {key!r} has the label {_show(answer)} here and "
+                f"{_show(answer_of[key])} in an earlier row; keep one, or add a column that tells the images apart"
             )
-    return answers
+    return answer_of
 
 
-def _rows(table: pa.Table, by: list[str], label_column: str) -> Iterator[tuple[Hashable, str]]:
-    """Yield key and label of each row, batch by batch, so that few Python objects live at once."""
-    known: dict[str | None, str] = {}
+def _rows(table: pa.Table, by: list[str], label_column: str, split: bool) -> Iterator[tuple[Hashable, Answer]]:
+    """Yield key and answer of each row, batch by batch, so that few Python objects live at once."""
+    known: dict[tuple[str | None, ...], Answer] = {}
     for batch in table.to_batches(max_chunksize=65_536):
         columns = [batch[name].to_pylist() for name in by]
         keys = zip(*columns, strict=True) if len(by) > 1 else columns[0]
-        for key, label in zip(keys, batch[label_column].to_pylist(), strict=True):
-            if label not in known:
-                known[label] = normalise(label or "")
-            yield key, known[label]
+        for key, written in zip(keys, batch[label_column].to_pylist(), strict=True):
+            answer = tuple(written) if isinstance(written, list) else (written,)
+            if answer not in known:
+                known[answer] = _clean(answer, split)
+            yield key, known[answer]
+
+
+def _clean(answer: tuple[str | None, ...], split: bool) -> Answer:
+    texts = [text for text in answer if text]
+    if split:
+        texts = [part for text in texts for part in text.split(_SEPARATOR)]
+    return tuple(dict.fromkeys(filter(None, map(normalise, texts))))
+
+
+def _show(answer: Answer) -> str:
+    return repr(answer[0]) if len(answer) == 1 else repr(list(answer))

@@ -19,8 +19,8 @@ from zsic.core.embedding import from_column
 from zsic.core.errors import SpecError
 from zsic.core.preprocess import prepare
 from zsic.core.spec import DecodeSpec, SourceSpec, StoreSpec
-from zsic.core.wording import normalise
 from zsic.evaluate.truth import Truth
+from zsic.evaluate.vocabulary import Vocabulary
 from zsic.models.checkpoint import Checkpoint
 from zsic.models.encoder import ImageEncoder
 from zsic.storage.kinds import IMAGE_ENDINGS, ending_of
@@ -29,6 +29,7 @@ from zsic.storage.origin import Origin, read_rows
 MOST_ROWS = 200_000
 """Of an output, taken from all over it: shares and temperatures do not grow more certain by more."""
 _MOST_PARTS = 200
+_UNTOLD = -1
 _BATCH = 32
 
 Floats = npt.NDArray[np.float32]
@@ -90,7 +91,7 @@ def vectors(batch: pa.RecordBatch) -> Floats:
 
 def read_labelled(origin: Origin, truth: Truth, labels: Sequence[str], most: int = MOST_ROWS) -> Labelled:
     """Rows of an output that have an embedding and a truth.  Raises `SpecError` if there are none."""
-    index = _index(labels)
+    vocabulary = Vocabulary(labels)
     unknown: Counter[str] = Counter()
     images: list[Floats] = []
     truths: list[Integers] = []
@@ -102,8 +103,9 @@ def read_labelled(origin: Origin, truth: Truth, labels: Sequence[str], most: int
         match = truth.match(batch)
         n_rows, sought = n_rows + len(batch), sought or match.sought
         names = match.labels.to_pylist()
-        label_B = np.array([index.get(_fold(name), -1) if name is not None else -1 for name in names])
-        unknown.update(name for name, at in zip(names, label_B, strict=True) if name is not None and at < 0)
+        label_B = np.array([_UNTOLD if name is None else vocabulary.true(name) for name in names])
+        unknown.update(name for name, at in zip(names, label_B, strict=True) if at >= len(labels))
+        label_B[label_B >= len(labels)] = _UNTOLD
         digest.update(label_B.tobytes())
         images.append(vectors(batch)[label_B >= 0])
         truths.append(label_B[label_B >= 0])
@@ -117,15 +119,15 @@ def read_examples(folder: Path, labels: Sequence[str], checkpoint: Checkpoint, d
     """Encode the pictures of a folder that has a folder for each label.  Raises `SpecError` if there are none."""
     if not folder.is_dir():
         raise SpecError(f"examples: {folder} is no folder; it holds a folder of pictures for each label")
-    index, encoder = _index(labels), ImageEncoder(checkpoint)
+    vocabulary, encoder = Vocabulary(labels), ImageEncoder(checkpoint)
     unknown: dict[str, int] = {}
     failed: dict[str, str] = {}
     pixels, truths, images = [], [], []
     digest = hashlib.sha256()
     for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         files = sorted(path for path in inner.rglob("*") if ending_of(path.name) in IMAGE_ENDINGS)
-        label = index.get(_fold(normalise(inner.name)))
-        if label is None:
+        label = vocabulary.true(inner.name)
+        if label >= len(labels):
             unknown[inner.name] = len(files)
             continue
         for path in files:
@@ -146,17 +148,6 @@ def read_examples(folder: Path, labels: Sequence[str], checkpoint: Checkpoint, d
         told = f"; it has {_listed(unknown)}" if unknown else ""
         raise SpecError(f"examples: {folder} has no folder with pictures that is named as a label is{told}")
     return Labelled(np.concatenate(images), np.array(truths), unknown, failed, digest.hexdigest())
-
-
-def _index(labels: Sequence[str]) -> dict[str, int]:
-    """Places by name; by its letters alone where no two labels share them."""
-    folded = Counter(_fold(name) for name in labels)
-    index = {_fold(name): at for at, name in enumerate(labels) if folded[_fold(name)] == 1}
-    return index
-
-
-def _fold(name: str) -> str:
-    return " ".join(name.split()).casefold()
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from crashpoints import make_world
 from toy import play, read_published
 
 from zsic.core.predictions import Answers
 from zsic.core.schema import SOURCE_TOTAL, output_schema
-from zsic.core.spec import StoreSpec
+from zsic.core.spec import StoreSpec, make_spec
 from zsic.storage.mirror import Mirror
 from zsic.storage.output import Output
 from zsic.storage.part import to_parquet
@@ -73,6 +74,28 @@ def test_a_delta_table_is_read_as_shown(package: str, tmp_path: Path, monkeypatc
     assert isinstance(rows, pa.Table)
     assert sorted(rows["uri"].to_pylist()) == sorted(str(row["uri"]) for row in read_published(store))
     assert set(rows["label"].to_pylist()) == {row["label"] for row in read_published(store)}
+
+
+def test_a_delta_table_in_s3_is_read_as_shown(s3_bucket: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint, bucket = s3_bucket
+    spec = StoreSpec(s3_endpoint_url=endpoint)
+    store = open_store(f"s3://{bucket}/labelled", spec)
+    play(Output(store, Mirror(store, spec, wanted=True)), make_world())
+    for name, value in {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": "true"}.items():
+        monkeypatch.setenv(name, value)
+    snippets = re.findall(r"^```python\n(.*?)^```", (DOCS / "lake.md").read_text(), re.MULTILINE | re.DOTALL)
+    (snippet,) = [each for each in snippets if "s3://lake" in each]
+    found: dict[str, object] = {}
+    exec(snippet.replace("s3://lake", f"s3://{bucket}"), found)
+    rows = found["rows"]
+    assert isinstance(rows, pa.Table)
+    assert sorted(rows["uri"].to_pylist()) == sorted(str(row["uri"]) for row in read_published(store))
+
+
+def test_the_spec_of_the_lake_asks_for_a_table() -> None:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "lake.md").read_text(), re.MULTILINE | re.DOTALL)
+    spec = make_spec({"source": "s3://lake/photos/", "labels": "labels.txt", **yaml.safe_load(text)})
+    assert (spec.output.uri, spec.output.publish) == ("s3://lake/labelled", "delta")
 
 
 def test_the_command_of_the_lake_is_the_readme_s() -> None:

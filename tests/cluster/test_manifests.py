@@ -19,23 +19,20 @@ import pytest
 import ray.autoscaler
 import yaml
 from botocore.model import ListShape, Shape, StructureShape
+from manifests import CLUSTER, MANIFESTS, SCHEMAS, find_in_manifest, load
 from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from zsic.core.spec import JobSpec, make_spec
-from zsic.pipeline.capacity import Node, Workload, lay_out
+from zsic.pipeline.capacity import Node, Workload, lay_out, least_resources
 
 ROOT = Path(__file__).parents[2]
-CLUSTER = ROOT / "cluster"
-SCHEMAS = Path(__file__).parent / "schemas"
-KUBERNETES = json.loads((SCHEMAS / "kubernetes.json").read_text())
 PROMETHEUS = json.loads((SCHEMAS / "prometheus.json").read_text())
 GCE_INSTANCE = json.loads((SCHEMAS / "gce_instance.json").read_text())
 RAY_SCHEMA = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
 """Ray's own; it lets more names pass than it knows."""
 RAY_UP = [CLUSTER / "aws.yaml", CLUSTER / "gcp.yaml"]
 SCRAPING = CLUSTER / "monitoring" / "prometheus.yaml"
-MANIFESTS = [*sorted((CLUSTER / "kuberay").glob("*.yaml")), CLUSTER / "monitoring" / "podmonitor.yaml"]
 FREE = {"labels", "annotations", "data", "nodeSelector", "matchLabels", "file_mounts"}
 """Maps whose keys are names that somebody chose."""
 GIB = 2**30
@@ -43,23 +40,11 @@ GIB = 2**30
 Problems = list[str]
 
 
-def load(path: Path) -> list[Any]:
-    return [document for document in yaml.safe_load_all(path.read_text(encoding="utf-8")) if document]
-
-
 def documents(*kinds: str) -> list[Any]:
     return [document for path in MANIFESTS for document in load(path) if document["kind"] in kinds]
 
 
 # --- schemas
-
-
-def find_in_manifest(document: Any) -> Problems:
-    schema = KUBERNETES["$defs"]["kinds"].get(document.get("kind"))
-    if schema is None:
-        return [f"kind {document.get('kind')!r}"]
-    validator = jsonschema.Draft202012Validator({**schema, "$defs": KUBERNETES["$defs"]})
-    return [error.message for error in validator.iter_errors(document)]
 
 
 def find_in_ray_up(config: Any) -> Problems:
@@ -215,7 +200,13 @@ def test_heads_do_no_work_and_live_on() -> None:
         assert any("~/.ray/auth_token" in line for line in config["setup_commands"])
     for spec in clusters():
         assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-        assert "nodeSelector" not in spec["headGroupSpec"]["template"]["spec"], "no spot node for a head"
+        pod = spec["headGroupSpec"]["template"]["spec"]
+        assert "nodeSelector" not in pod
+        terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+        for worker in spec["workerGroupSpecs"]:
+            ((key, value),) = worker["template"]["spec"]["nodeSelector"].items()
+            # Nodes without such a label, too, are none of these.
+            assert terms == [{"matchExpressions": [{"key": key, "operator": "NotIn", "values": [value]}]}]
 
 
 def test_bounds_of_what_grows() -> None:
@@ -259,7 +250,8 @@ def test_nothing_listens_but_where_it_must() -> None:
 def test_no_secret_is_in_a_file() -> None:
     for path in [path for path in CLUSTER.rglob("*") if path.is_file()]:
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"AKIA[0-9A-Z]{16}|aws_secret|private_key|BEGIN [A-Z ]*KEY|stringData", text, re.I), path
+        assert not re.search(r"AKIA[0-9A-Z]{16}|private_key|BEGIN [A-Z ]*KEY|stringData", text, re.I), path
+        assert not re.search(r"aws_secret\w*[\"'\s]*[:=]\s*\S", text, re.I), path
         assert not re.search(r"\b[0-9a-f]{32,}\b", text), path
     for pod in pods():
         for container in pod["containers"]:
@@ -311,11 +303,17 @@ def test_specs_load_and_fit_their_cluster() -> None:
     nightly = next(spec for document, spec in specs() if document["metadata"]["name"] == "zsic-enrich")
     assert nightly.execution.max_encoders == gpus["maxReplicas"]
     (job,) = documents("RayJob")
-    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    groups = {group["groupName"]: group for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
     alone = next(spec for document, spec in specs() if document["metadata"]["name"] == "zsic-run")
-    assert alone.execution.encoders == group["maxReplicas"]
-    cpus = group["maxReplicas"] * float(group["rayStartParams"]["num-cpus"])
-    assert (alone.execution.decode_tasks or 0) < cpus, "a write task needs one, too"
+    assert alone.execution.encoders == groups["gpu"]["maxReplicas"]
+    assert alone.execution.max_encoders is None, "so that decode_tasks bounds"
+    cpus = {name: each["maxReplicas"] * float(each["rayStartParams"]["num-cpus"]) for name, each in groups.items()}
+    assert alone.execution.decode_tasks == 14 * groups["gpu"]["maxReplicas"] < cpus["gpu"], (
+        "a write task needs one, too"
+    )
+    assert least_resources(alone.execution).count({"CPU": 1.0}) <= cpus["gpu"], "no node of cpu comes unasked"
+    # All that may come: 14 beside each GPU, and 15 more a node.
+    assert alone.execution.decode_tasks + 15 * groups["cpu"]["maxReplicas"] + 1 <= sum(cpus.values())
     assert nightly.execution.decode_tasks == float(gpus["rayStartParams"]["num-cpus"]) - 1, "one node does to begin"
 
 
@@ -336,6 +334,11 @@ def test_jobs_make_progress_on_the_nodes_that_they_wait_for(weights_bytes: float
     run = by_name["zsic-run"]
     layout = lay_out(run.execution, run.decode, nodes(alone, {"gpu": 2}), workload)
     assert (layout.encoders, layout.decode_tasks) == (2, 28)
+    larger = run.execution.model_copy(update={"decode_tasks": 28 + 4 * 15})
+    layout = lay_out(larger, run.decode, nodes(alone, {"gpu": 2, "cpu": 4}), workload)
+    assert layout.decode_tasks == 88
+    assert layout.decode_memory_bytes * 15 < as_node(alone["workerGroupSpecs"][1]).memory_bytes
+    layout = lay_out(run.execution, run.decode, nodes(alone, {"gpu": 2}), workload)
     node = as_node(alone["workerGroupSpecs"][0])
     assert layout.encoder_memory_bytes + 15 * layout.decode_memory_bytes + layout.write_memory_bytes < node.memory_bytes
 

@@ -7,12 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from runs import cut_last_snapshot, read_table
+from s3fs import S3FileSystem
 
 from zsic.cli import run_command
 from zsic.core.errors import MismatchError, ModelError, SourceError, SpecError
@@ -191,6 +193,32 @@ def test_what_is_missing_of_an_open_plan_is_all_that_is_done(lake: Path, cluster
     summary = run(spec)
     assert (summary.n_rows, summary.n_rows_before) == (whole.num_rows, whole.num_rows - n_lost)
     assert read_table(tmp_path / "out").equals(whole)
+
+
+def test_lakes_in_an_object_store(lake: Path, cluster_address: str, tmp_path: Path, s3_server: str) -> None:
+    boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket="relabel")
+    store = {"s3_endpoint_url": s3_server}
+    source = {"uris": "s3://relabel/out", "format": "output"}
+    labels = str(lake / "labels.yaml")
+    classify = _classify(cluster_address, lake, Path("/"), labels, store=store)
+    run(change_spec(classify, {"output": {"uri": "s3://relabel/out"}}))
+    made = _relabel(cluster_address, Path("/"), Path("/"), labels, store=store)
+    summary = run(change_spec(made, {"source": source, "output": {"uri": "s3://relabel/other"}}))
+    assert summary.n_rows == N_IMAGES + 4
+    files = S3FileSystem(endpoint_url=s3_server)
+    ours, theirs = (
+        pa.concat_tables(
+            [
+                pq.read_table(file)
+                for name in sorted(files.glob(f"relabel/{out}/*.parquet"))
+                for file in [files.open(name)]
+            ]
+        )
+        for out in ("other", "out")
+    )
+    order = [("uri", "ascending"), ("key", "ascending")]
+    assert_same_answers(ours.sort_by(order), theirs.sort_by(order))
+    assert list(find_differences(open_store("s3://relabel/other", StoreSpec(**store)))) == []
 
 
 def test_what_cannot_be_is_said_before_anything_runs(

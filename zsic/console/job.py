@@ -25,7 +25,7 @@ LINE_EVERY_S = 10.0
 
 def run_job(spec: JobSpec) -> None:
     """Run the main job and print its summary."""
-    with hush(), View() as view:
+    with hush(), View("relabelling" if spec.source.format == "output" else "classifying") as view:
         view.on_step("loading")
         from zsic.pipeline.run import run
 
@@ -48,7 +48,8 @@ def relabel(fields: dict[str, Any]) -> None:
 class View(Watch):
     """A run's watch: a bar on a terminal, a line every ten seconds elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: str = "classifying") -> None:
+        self._doing = doing
         self._pending: Pending | None = None
         self._bar: Bar | None = None
         self._task = TaskID(0)
@@ -72,7 +73,7 @@ class View(Watch):
         self._pending = pending
         self._started = self._told = time.monotonic()
         about = "" if pending.exact else "about "
-        err.print(f"classifying {about}{count(pending.n_images)} images, {size(pending.n_bytes)} ...", style="dim")
+        err.print(f"{self._doing} {about}{count(pending.n_images)} images, {size(pending.n_bytes)} ...", style="dim")
         if err.is_terminal:
             self._bar = Bar(BarColumn(bar_width=30), TextColumn("{task.description}"), console=err, transient=True)
             self._task = self._bar.add_task("starting workers", total=None)
@@ -232,7 +233,7 @@ def show_preview(made: "Preview", price_per_hour: float | None = None) -> None:
     if made.prediction is not None:
         rates = ", ".join(f"{name} {count(rate)}" for name, rate in made.prediction.bounds.items())
         out.print(f"bound      {made.prediction.bound}; images/s that each would allow: {rates}")
-    else:
+    elif layout.encoders:
         out.print("bound      not measured; --sample 200 tells")
     out.print(
         f"time       {duration(made.seconds)} at {count(made.images_per_s)} images/s (from {made.rate_from}), "

@@ -179,7 +179,7 @@ _job_command(
 _job_command(
     "relabel",
     _relabel,
-    "Give the rows of an output other labels, from its embeddings and with the model that made them: no image is read.  "
+    "Give the rows of an output other labels, from its embeddings, with the model that made them: no image is read.  "
     "Run the same command again to resume, or to follow an output that has changed.",
     source=Annotated[str, typer.Argument(metavar="OUT", help="Output of `classify --embeddings`.", show_default=False)],
     flags=OF_RELABELLING,

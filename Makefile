@@ -48,5 +48,5 @@ $(VENV)/runs: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/develops: $(VENV)/runs
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,int8,delta]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,int8,delta,video]'
 	touch $@

@@ -18,7 +18,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, Self, cast
 
 from zsic.core.child import GRACE_S, READY, end_child, limit_memory, settle, start_child, tell_death
@@ -114,10 +114,14 @@ class Projector:
                     case "seconds":
                         yield message["seconds"]
                     case "row":
-                        wanted = not skip(message["index"])
-                        child.say(_YES if wanted else _NO)
-                        picture = child.take(message["n_data"]) if wanted else None
-                        yield Projection(message["index"], message["key"], message["n_bytes"], picture)
+                        row = Projection(message["index"], message["key"], message["n_bytes"], None)
+                        if skip(row.index):
+                            child.say(_NO)
+                            yield row
+                        else:
+                            child.say(_YES)
+                    case "picture":
+                        yield replace(row, data=child.take(message["n_data"]))
                     case "failed":
                         raise FilmError(Failure(Outcome(message["outcome"]), message["detail"]))
                     case "end":
@@ -184,7 +188,8 @@ _FIELDS = {
         "read": ("start", "end"),
         "seconds": ("seconds",),
         "alive": (),
-        "row": ("index", "key", "n_bytes", "n_data"),
+        "row": ("index", "key", "n_bytes"),
+        "picture": ("n_data",),
         "failed": ("outcome", "detail"),
         "end": (),
     }.items()
@@ -222,12 +227,12 @@ class _Parent:
 
     def send(self, frame: Frame) -> None:
         """Offer a row, and send its picture if it is wanted."""
-        height, width = frame.shape
-        head = f"P6\n{width} {height}\n255\n".encode()
-        n_data = len(head) + height * width * 3
-        self.tell("row", index=frame.index, key=frame.key, n_bytes=frame.n_bytes, n_data=n_data)
+        self.tell("row", index=frame.index, key=frame.key, n_bytes=frame.n_bytes)
         if self.take(1) == _YES:
             pixels_HW3 = frame.pixels_HW3
+            height, width = pixels_HW3.shape[:2]
+            head = f"P6\n{width} {height}\n255\n".encode()
+            self.tell("picture", n_data=len(head) + pixels_HW3.nbytes)
             signal.setitimer(signal.ITIMER_REAL, 0)
             self._socket.sendall(head)
             self._socket.sendall(pixels_HW3.data)

@@ -67,7 +67,7 @@ class Job:
         else:
             pixels = {"embeddings_of": self.origin.fingerprint}
         if self.spec.source.fps is not None:
-            pixels["source"] = {"fps": self.spec.source.fps}  # else not named: it decides nothing of other sources
+            pixels["source.fps"] = self.spec.source.fps  # else not named: it decides nothing of other sources
         return {
             "schema_version": SCHEMA_VERSION,
             "model": {"digest": self.checkpoint.digest, "dtype": self.dtype},

@@ -89,6 +89,16 @@ class Geometry:
         crop_height, crop_width = self.crop or (height, width)
         return (height - crop_height) // 2, (width - crop_width) // 2
 
+    def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) of what is kept of a picture of this size, in its own pixels.
+
+        Reaches beyond the picture where there is black around it.
+        """
+        resized_height, resized_width = self.resized(height, width)
+        top, left = self.offset(resized_height, resized_width)
+        down, across = height / resized_height, width / resized_width
+        return left * across, top * down, (left + self.size[1]) * across, (top + self.size[0]) * down
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it; `from_dict` reads it back."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}

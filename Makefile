@@ -22,6 +22,7 @@ bench: $(VENV)/develops ## Install, then measure against limits and peers: decod
 	$(BIN)/python benchmarks/decode.py --write
 	$(BIN)/python benchmarks/encoder.py --write
 	$(BIN)/python benchmarks/embeddings.py --write
+	$(BIN)/python benchmarks/explain.py --write
 	$(BIN)/python benchmarks/store.py --keys 100000 --write
 	$(BIN)/python benchmarks/scale.py --ledger 1e5,1e6,1e5s3 --images 20000 --write
 	$(BIN)/python benchmarks/pipeline.py --write

@@ -17,7 +17,8 @@ MIN_SIDE = 384
 
 # From cold to hot, of growing lightness (after matplotlib's inferno), so that it reads without colour, too.
 _COLOURS = np.array(((20, 11, 53), (101, 21, 110), (187, 55, 84), (249, 142, 9), (252, 255, 164)), np.float32)
-_FADED = 0.55  # what is left of the contrast of the picture where it is hottest
+_FADED = 0.3  # what is left of the contrast of the picture where it is hottest
+_LEGEND_WIDTH = 300
 _UNSEEN = 0.35  # of the light of what the model did not see
 
 
@@ -61,21 +62,20 @@ def _colour(heat_hw: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _add_legend(picture: Image.Image, title: str) -> Image.Image:
     """Add a strip below: the title, and the scale of colours with its words."""
     size = max(13, picture.width // 40)
-    strip = round(3.6 * size)
-    whole = Image.new("RGB", (picture.width, picture.height + strip), "white")
+    strip, width = round(3.6 * size), max(picture.width, _LEGEND_WIDTH)
+    whole = Image.new("RGB", (width, picture.height + strip), "white")
     whole.paste(picture)
     pen, font = ImageDraw.Draw(whole), ImageFont.load_default(size)
     margin, top = size // 2, picture.height + size // 2
-    pen.text((margin, top), _shorten(title, font, picture.width - 2 * margin), "black", font)
+    pen.text((margin, top), _shorten(title, font, width - 2 * margin), "black", font)
     top += round(1.6 * size)
     words = "speaks less for it", "more"
     left = margin + round(font.getlength(words[0])) + size // 2
-    right = picture.width - margin - round(font.getlength(words[1])) - size // 2
+    right = width - margin - round(font.getlength(words[1])) - size // 2
     pen.text((margin, top), words[0], "black", font)
     pen.text((right + size // 2, top), words[1], "black", font)
-    if right > left:
-        bar_hw = np.linspace(0, 1, right - left, dtype=np.float32)[None].repeat(size, 0)
-        whole.paste(Image.fromarray(_colour(bar_hw).astype(np.uint8)), (left, top + 1))
+    bar_hw = np.linspace(0, 1, right - left, dtype=np.float32)[None].repeat(size, 0)
+    whole.paste(Image.fromarray(_colour(bar_hw).astype(np.uint8)), (left, top + 1))
     return whole
 
 

@@ -3,7 +3,7 @@
 By the attention of the image tower and the gradient of the score, layer by layer (Chefer, Gur and Wolf, "Generic
 Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder Transformers", 2021), for one pass
 forwards and one back.  What is explained is how much better the label fits than the mean of the others.  Of the ways
-that `benchmarks/explain.py` compares it finds the drawn objects best.
+that `benchmarks/explain.py` compares, it is the one that tells the drawn objects from what lies around them.
 
 Shape legend: H W patches of the picture, N tokens, h heads, C labels, D embedding width.
 """
@@ -111,11 +111,12 @@ class _Tower:
 
     def __init__(self, checkpoint: Checkpoint, size: tuple[int, int]) -> None:
         self._model = load(checkpoint)
+        self._model.set_attn_implementation("eager")  # the others keep no weights
         drop_text(self._model)
         self._layers = [
             module
             for module in self._model.modules()
-            if all(hasattr(module, part) for part in ("q_proj", "k_proj", "v_proj", "out_proj"))
+            if all(hasattr(module, part) for part in ("q_proj", "k_proj", "v_proj"))
         ]
         patch = getattr(self._model.config.vision_config, "patch_size", None)
         if not self._layers or not isinstance(patch, int):
@@ -123,7 +124,6 @@ class _Tower:
                 f"model.name: {checkpoint.name} is of the family {checkpoint.model_type!r}, whose image tower has no "
                 "attention between patches that could be explained; use CLIP or SigLIP"
             )
-        self._model.set_attn_implementation("eager")  # the others keep no weights
         self._grid = size[0] // patch, size[1] // patch
 
     def explain(self, x_13HW: torch.Tensor, direction: Callable[[torch.Tensor], torch.Tensor]) -> Heat:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from zsic.core.errors import SpecError
 from zsic.core.film import FilmError
 from zsic.core.projector import Projector
-from zsic.core.spec import JobSpec
+from zsic.core.spec import DecodeSpec, JobSpec
 from zsic.storage.access import ReadError
 from zsic.storage.objects import Objects
 from zsic.storage.range_file import RangeFile, open_version
@@ -23,16 +23,16 @@ def require_av() -> None:
 
 
 def read_video(
-    source: Source, objects: Objects, spec: JobSpec, *, skip: Callable[[int], bool]
+    source: Source, objects: Objects, projector: Projector, *, skip: Callable[[int], bool]
 ) -> Iterator[Sample | End]:
-    """Give one sample for each frame at `source.fps`, keyed by its time, then the end.
+    """Give one sample for each frame at the projector's rate, keyed by its time, then the end.
 
     A video that cannot be read (from some time on) gives one sample without a key in place of the rest.
     """
     index = 0
     try:
         file = open_version(objects, source.info)
-        for row in _projector(spec).project(file.size, _ranges_of(file), skip):
+        for row in projector.project(file.size, _ranges_of(file), skip):
             index = row.index + 1
             if row.data is not None:
                 yield Sample(row.index, row.key, row.data, None, source.columns, row.n_bytes)
@@ -50,20 +50,21 @@ def count_frames(source: Source, objects: Objects, spec: JobSpec) -> int:
     """How many rows a video will have, as its header tells; 1 where it cannot be read."""
     try:
         file = open_version(objects, source.info)
-        return _projector(spec).count_about(file.size, _ranges_of(file)) or 1
+        return (
+            make_projector(spec.source.fps, spec.decode, spec.execution.decode_timeout_s).count_about(
+                file.size, _ranges_of(file)
+            )
+            or 1
+        )
     except ReadError:
         return 1
 
 
-def _projector(spec: JobSpec) -> Projector:
-    if spec.source.fps is None:
+def make_projector(fps: float | None, spec: DecodeSpec, timeout_s: float) -> Projector:
+    """How the videos of a job are read.  Raises `SpecError` without a rate."""
+    if fps is None:
         raise SpecError("source.fps is not set, and a video needs a rate of frames")
-    return Projector(
-        fps=spec.source.fps,
-        max_pixels=spec.decode.max_pixels,
-        upright=spec.decode.exif_orientation,
-        timeout_s=spec.execution.decode_timeout_s,
-    )
+    return Projector(fps=fps, max_pixels=spec.max_pixels, upright=spec.exif_orientation, timeout_s=timeout_s)
 
 
 def _ranges_of(file: RangeFile) -> Callable[[int, int], bytes]:

@@ -199,5 +199,5 @@ def test_a_frame_is_found_by_its_time(lake: Place) -> None:
     assert [row["key"] for row in frames] == ["00:00:00.000", "00:00:00.500", "00:00:01.000", "00:00:01.500"]
     for chosen in (frames, frames[2:3], ok(rows)):
         assert read_back(store, lake.store, chosen) == {row["id"]: row["data"] for row in chosen}
-    unknown = [{**frames[1], "id": 99 << 24}]  # no plan tells of it
-    assert read_back(store, lake.store, unknown) == {99 << 24: frames[1]["data"]}
+    unknown = [{**frames[1], "id": 99 << 24 | 1}]  # no plan tells of it
+    assert read_back(store, lake.store, unknown) == {99 << 24 | 1: frames[1]["data"]}

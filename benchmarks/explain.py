@@ -1,6 +1,6 @@
 """Which way of explaining an answer finds the object: hottest patches against where it was drawn.
 
-    python benchmarks/explain.py [--pictures 300] [--write]
+    python benchmarks/explain.py [--pictures 150] [--write]
 
 The bundled model, the demo's pictures of shape and colour pairs that it was trained on, the true pair as the label
 among all 144; the truth is the drawing's own mask.  Every way is given the same direction: from the mean of the other
@@ -193,7 +193,7 @@ def auc(heat_P: np.ndarray, covered_P: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=300)
+    parser.add_argument("--pictures", type=int, default=150)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -22,6 +22,7 @@ bench: $(VENV)/develops ## Install, then measure against limits and peers: decod
 	$(BIN)/python benchmarks/decode.py --write
 	$(BIN)/python benchmarks/encoder.py --write
 	$(BIN)/python benchmarks/embeddings.py --write
+	$(BIN)/python benchmarks/explain.py --write
 	$(BIN)/python benchmarks/store.py --keys 100000 --write
 	$(BIN)/python benchmarks/scale.py --ledger 1e5,1e6,1e5s3 --images 20000 --write
 	$(BIN)/python benchmarks/pipeline.py --write
@@ -48,5 +49,5 @@ $(VENV)/runs: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/develops: $(VENV)/runs
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,int8,delta]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,int8,delta,video]'
 	touch $@

@@ -151,7 +151,7 @@ def _not_decoded() -> dict[str, Case]:
         "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(50),
         "PSD": b"8BPS\0\1" + bytes(50),
         "ICO": encode(picture(32, 32), "ICO"),
-        "PNM": encode(picture(), "PPM"),
+        "PNM": encode(picture().convert("L"), "PPM"),
         "SVG": svg,
         "SVG with a prologue": b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- made by hand -->\n" + svg,
         "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from pydantic import BaseModel
 from runs import LABELS, draw
 
@@ -202,6 +203,35 @@ def test_predict_prints_a_table_and_json_of_the_pipeline(tmp_path: Path) -> None
         assert [entry["score"] for entry in our] == pytest.approx([entry["score"] for entry in their], abs=1e-5)
     single = json.loads(zsic("predict", paths[0], "--labels", ",".join(LABELS), "--json").stdout)
     assert set(single[0]) == {"label", "score"}
+
+
+def test_predict_explains_its_answers_in_pictures(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jpg").write_bytes(draw(2 + len(folder)))
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    paths = (tmp_path / "one" / "a.jpg", tmp_path / "bad.png", tmp_path / "two" / "a.jpg")
+    done = zsic("predict", *paths, "--labels", ",".join(LABELS), "--explain", tmp_path / "heat")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "heat").iterdir()) == ["a-2.png", "a.png"]
+    with Image.open(tmp_path / "heat" / "a.png") as drawn:
+        assert drawn.mode == "RGB"
+        assert min(drawn.size) >= 384
+    command = ("predict", paths[0], "--labels", ",".join(LABELS), "--json")
+    done = zsic(*command, "--explain", tmp_path / "x.png", "--explain-label", "white ring")
+    assert (done.returncode, (tmp_path / "x.png").is_file()) == (0, True)
+    assert "white ring of" in done.stderr
+    assert len(json.loads(done.stdout)) == len(LABELS)  # what a pipe wants is as before
+    for more, message in (
+        (("--explain-label", "cat"), "--explain-label needs --explain"),
+        (("--explain", tmp_path / "y.png", "--explain-label", "cat"), "'cat' is none of the labels"),
+        (("--explain", paths[0].with_suffix("")), None),
+        (("--explain", tmp_path / "bad.png" / "x"), "--explain: "),
+        ((tmp_path / "bad.png", "--explain", tmp_path / "z.png"), "is one file and there are 2 images"),
+    ):
+        done = zsic(*command, *more)
+        assert done.returncode == (2 if message else 0), done.stderr
+        assert message is None or message in done.stderr
 
 
 def test_predict_tells_of_a_bad_image_and_answers_the_others(tmp_path: Path) -> None:

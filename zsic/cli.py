@@ -270,11 +270,28 @@ def _predict(
     json: Annotated[
         bool, typer.Option("--json", help="Print JSON shaped as transformers' pipeline returns it.")
     ] = False,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            "--explain",
+            help="Write the picture with a heat map of what speaks for its best label: a .png, or a folder for "
+            "several images.",
+            show_default=False,
+        ),
+    ] = None,
+    explain_label: Annotated[
+        str | None, typer.Option("--explain-label", help="With --explain: this label.", show_default=False)
+    ] = None,
 ) -> None:
     """Classify a few images here and now, without Ray or an output."""
     from zsic import console
 
-    console.predict(image, labels, model, tuple(template or ()), top_k, decode_mode, as_json=json)
+    if explain_label is not None and explain is None:
+        raise SpecError("--explain-label needs --explain, which says where the picture goes")
+    templates = tuple(template or ())
+    console.predict(image, labels, model, templates, top_k, decode_mode, as_json=json)
+    if explain is not None:
+        console.explain(image, labels, model, templates, decode_mode, explain, explain_label)
 
 
 @app.command("verify")

@@ -71,9 +71,10 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
         Flag("--publish", "output.publish", str, "delta: the folder is a Delta table, too, from this run on."),
     ),
     "Source": (
-        Flag("--format", "source.format", str, "auto, images, tar, parquet, manifest, delta or output."),
+        Flag("--format", "source.format", str, "auto, images, tar, parquet, manifest, delta, video or output."),
         Flag("--image-column", "source.image_column", str, "Parquet column of images; default the only one."),
         Flag("--uri-column", "source.uri_column", str, "Manifest column of URLs; default uri."),
+        Flag("--fps", "source.fps", float, "Frames a second to take of videos; without it they are no sources."),
         Flag("--keep-column", "source.keep_columns", list[str], "Column to copy to the output; repeatable."),
     ),
     "Decoding": (

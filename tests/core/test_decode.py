@@ -290,3 +290,42 @@ def damaged_files(draw: st.DrawFn) -> bytes:
 @given(damaged_files())
 def test_any_damage_is_a_row(data: bytes) -> None:
     both_fates(data)
+
+
+def test_a_ppm_is_limited_by_its_pixels_and_not_by_its_bytes() -> None:
+    noise_HW3 = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    data = images.encode(Image.fromarray(noise_HW3), "PPM")
+    assert np.array_equal(decode(data, DecodeSpec(max_bytes=100)), noise_HW3)
+    assert fate(data, DecodeSpec(max_pixels=64 * 48 - 1))[0] is Outcome.TOO_MANY_PIXELS
+    assert fate(b"P6\n1 1\n255\n" + bytes(1000), DecodeSpec(max_bytes=100, max_pixels=10))[0] is Outcome.TOO_LARGE
+    assert fate(data[:-1]) == (Outcome.CORRUPT, (64, 48), "PPM: cut short")
+    for mode in ("exact", "pil", "fast"):
+        with pytest.raises(DecodeError, match="PPM: cut short"):
+            prepare(data[:-1], Geometry(resize=32, resample="bicubic", crop=(32, 32)), DecodeSpec(mode=mode))
+
+
+def test_a_ppm_gives_the_pixels_of_a_png_of_the_same_picture() -> None:
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (70, 90, 3), np.uint8))
+    for mode in ("exact", "pil"):
+        ours, theirs = (
+            prepare(
+                images.encode(noise, form),
+                Geometry(resize=32, resample="bicubic", crop=(32, 32)),
+                DecodeSpec(mode=mode),
+            )
+            for form in ("PPM", "PNG")
+        )
+        assert np.array_equal(ours.pixels_HW3, theirs.pixels_HW3)
+
+
+@pytest.mark.parametrize(
+    "head", [b"P6\n2 2\n65535\n", b"P6\n# by hand\n2 2\n255\n", b"P3\n2 2\n255\n", b"P6\n200000 2\n255\n"]
+)
+def test_other_kinds_of_pnm_are_not_decoded(head: bytes) -> None:
+    assert fate(head + bytes(100))[0] is Outcome.UNSUPPORTED
+
+
+@pytest.mark.parametrize("head", [b"\0\0\0\x18ftypisom\0\0\2\0isommp42", b"\x1a\x45\xdf\xa3", b"RIFF1234AVI LIST"])
+def test_videos_are_called_so(head: bytes) -> None:
+    detail = "begins like a video; source.fps (--fps) takes its frames"
+    assert fate(head + bytes(50)) == (Outcome.NOT_AN_IMAGE, None, detail)

@@ -4,6 +4,7 @@ import io
 import json
 import signal
 import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -321,3 +322,26 @@ def test_embeddings_are_written_plain_and_the_rest_compressed(tmp_path: Path, he
         "predictions.list.element.label",
     }
     assert file.schema_arrow.field("embedding").metadata[b"dtype"] == b"<f2"
+
+
+def test_large_images_do_not_wait_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = str(write_shard(tmp_path / "s.tar", range(10)))
+    expected = decode(shard, tmp_path / "1", block_rows=4)
+    n_now, most, prepare = 0, 0, stages.prepare
+
+    def counting(*arguments: object) -> object:
+        nonlocal n_now, most
+        n_now += 1
+        most = max(most, n_now)
+        time.sleep(0.01)
+        n_now -= 1
+        return prepare(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stages, "prepare", counting)
+    monkeypatch.setattr(stages, "_WAITING_BYTES", 1)
+    blocks = decode(shard, tmp_path / "2", block_rows=4)
+    assert most == 1
+    assert [block.equals(other) for block, other in zip(blocks, expected, strict=True)] == [True] * 3
+    monkeypatch.setattr(stages, "_WAITING_BYTES", 2**30)
+    decode(shard, tmp_path / "3", block_rows=4)
+    assert most == 2

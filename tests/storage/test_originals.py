@@ -12,6 +12,7 @@ import pytest
 from place import Place
 from published import publish, tar_of
 from runs import draw, write_shard
+from videos import make_video
 
 from zsic.core.errors import SpecError
 from zsic.core.outcome import Failure, Outcome
@@ -189,3 +190,14 @@ def test_a_name_that_is_no_text_leads_back_as_well(tmp_path: Path) -> None:
         file.write(draw(1))
     store, rows = publish(str(tmp_path / "out"), str(folder))
     assert read_back(store, StoreSpec(), rows) == {rows[0]["id"]: draw(1)}
+
+
+def test_a_frame_is_found_by_its_time(lake: Place) -> None:
+    lake.put("in/d.mp4", make_video("mp4", 20, noise=True))
+    store, rows = publish(lake.at("out"), lake.at("in"), store=lake.store, fps=2)
+    frames = [row for row in ok(rows) if row["uri"].endswith("d.mp4")]
+    assert [row["key"] for row in frames] == ["00:00:00.000", "00:00:00.500", "00:00:01.000", "00:00:01.500"]
+    for chosen in (frames, frames[2:3], ok(rows)):
+        assert read_back(store, lake.store, chosen) == {row["id"]: row["data"] for row in chosen}
+    unknown = [{**frames[1], "id": 99 << 24 | 1}]  # no plan tells of it
+    assert read_back(store, lake.store, unknown) == {99 << 24 | 1: frames[1]["data"]}

@@ -2,6 +2,7 @@
 
 from zsic.console.demo import demo
 from zsic.console.evaluation import evaluate
+from zsic.console.explain import explain
 from zsic.console.export import export
 from zsic.console.inspect import predict, pull_model, verify
 from zsic.console.job import relabel, run_job, show_plan
@@ -16,6 +17,7 @@ __all__ = [
     "compile_labels",
     "demo",
     "evaluate",
+    "explain",
     "export",
     "follow",
     "predict",

@@ -1,8 +1,6 @@
 """Decoding in a process of its own, which an image may kill, or hang in, or fill: it costs that image, and no other.
 
-A cell is a child process that runs `prepare` and nothing else.  It is started anew, never forked: the processes that
-decode have threads.  Images go in and pixels come out over a socket, as bytes and JSON: nothing that the child says
-is run here.  It sees no terminal, no open file and no credentials of its parent.
+A cell is a child process (`zsic.core.child`) that runs `prepare` and nothing else: images go in, pixels come out.
 
 A cell costs 0.3 ms an image at 224 x 224, and to start it 2 s of CPU and 240 MB, or 0.4 s and 50 MB with
 `decode.mode: pil`, which needs no torch (measured).
@@ -11,40 +9,30 @@ A cell costs 0.3 ms an image at 224 x 224, and to start it 2 s of CPU and 240 MB
 import contextlib
 import io
 import json
-import os
-import resource
 import signal
 import socket
 import struct
 import subprocess
 import sys
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
+from zsic.core.child import GRACE_S, READY, end_child, limit_memory, settle, start_child, tell_death
 from zsic.core.decode import DecodeError
-from zsic.core.errors import IncompleteError
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.preprocess import Geometry, Pixels, Prepared, prepare
 from zsic.core.spec import DecodeSpec
 
-_START_TIMEOUT_S = 120.0
-_GRACE_S = 5.0
 _LENGTH = struct.Struct("<Q")
-_READY = b"ready\n"
 
 # Address space that a picture within the limits may take.  The worst are WebP, with 16 bytes a pixel, and 16-bit
 # PNG, with 13 (measured at the limit).
 _BYTES_PER_PIXEL = 20
 _BYTES_PER_BYTE = 4
 _SPARE_BYTES = 64 * 2**20
-
-# What a Python needs to start as its parent did, and to compute as it does.
-_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "ATEN_CPU_CAPABILITY")
-_ENVIRONMENT_PREFIXES = ("PYTHON", "LD_")
 
 
 class Cell:
@@ -85,11 +73,8 @@ class Cell:
 
     def close(self) -> None:
         """End the child."""
-        if self._socket is not None:
-            self._socket.close()
-        if self._child is not None:
-            self._child.kill()
-            self._child.wait()
+        if self._child is not None and self._socket is not None:
+            end_child(self._child, self._socket)
         self._child = self._socket = None
 
     def _try(self, data: bytes, out_HW3: Pixels | None) -> Prepared:
@@ -109,39 +94,14 @@ class Cell:
             raise self._explain_death() from None
 
     def _start(self) -> None:
-        ours, its = socket.socketpair()
-        ours.settimeout(_START_TIMEOUT_S)
         orders = {
-            "socket": its.fileno(),
             "geometry": self._geometry.to_dict(),
             "spec": self._spec.model_dump(),
             "timeout_s": self._timeout_s,
         }
-        with its:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "zsic.core.cell", json.dumps(orders)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=_environment(),
-                pass_fds=(its.fileno(),),
-                start_new_session=True,  # no terminal to write to, and no Ctrl-C from it
-            )
-        self._socket = ours
+        self._child, self._socket = start_child("zsic.core.cell", orders)
         self.n_started += 1
-        try:
-            ready = ours.recv(len(_READY)) == _READY
-        except OSError:
-            ready = False
-        if not ready:
-            code = self._child.poll()
-            self.close()
-            raise IncompleteError(
-                f"no process to decode in can be started by {sys.executable} (exit code {code}); see to it that there "
-                "is memory for it and that `python -c 'import zsic.core.cell'` works on this machine; the same "
-                "command resumes"
-            )
-        ours.settimeout(self._timeout_s)
+        self._socket.settimeout(self._timeout_s)
 
     def _receive(self, answers: io.BufferedReader, out_HW3: Pixels | None) -> Prepared:
         answer = json.loads(answers.readline())
@@ -164,9 +124,7 @@ class Cell:
         self.close()
         if code == -signal.SIGKILL:
             return _KilledFromOutsideError()
-        if code is None:
-            return _died("the decoder answered nonsense")
-        return _died(f"the decoder was killed by signal {-code}" if code < 0 else f"the decoder ended with code {code}")
+        return _died(tell_death(code))
 
 
 class Cells:
@@ -202,22 +160,9 @@ def _died(detail: str) -> DecodeError:
     return DecodeError(Failure(Outcome.DECODER_DIED, detail))
 
 
-def _environment() -> dict[str, str]:
-    """What the child gets of the environment; what Ray put on the path of its workers is on its path too."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES)
-    }
-    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
-    return kept | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
-
-
 def _live(orders: dict[str, Any]) -> None:
     """The life of the child: it decodes what comes until its parent closes the socket, or is gone."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+    settle()
     geometry, spec = Geometry.from_dict(orders["geometry"]), DecodeSpec(**orders["spec"])
     if spec.mode == "exact":
         import torch
@@ -226,11 +171,11 @@ def _live(orders: dict[str, Any]) -> None:
     _decode_once(geometry, spec)
     memory_mib = _limit_memory(spec)
     with socket.socket(fileno=orders["socket"]) as connection, connection.makefile("rb") as images:
-        connection.sendall(_READY)
+        connection.sendall(READY)
         while length := images.read(_LENGTH.size):
             data = images.read(_LENGTH.unpack(length)[0])
             # The parent kills what takes too long; where there is none any more, the kernel does.
-            signal.setitimer(signal.ITIMER_REAL, orders["timeout_s"] + _GRACE_S)
+            signal.setitimer(signal.ITIMER_REAL, orders["timeout_s"] + GRACE_S)
             answer = _answer(data, geometry, spec, memory_mib)
             signal.setitimer(signal.ITIMER_REAL, 0)
             for part in answer:
@@ -247,9 +192,7 @@ def _decode_once(geometry: Geometry, spec: DecodeSpec) -> None:
 def _limit_memory(spec: DecodeSpec) -> int:
     """Forbid more address space than there is now and the largest allowed picture takes; returns the latter, in MiB."""
     more_bytes = _BYTES_PER_PIXEL * spec.max_pixels + _BYTES_PER_BYTE * spec.max_bytes + _SPARE_BYTES
-    n_pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = n_pages * resource.getpagesize() + more_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_memory(more_bytes)
     return more_bytes // 2**20
 
 

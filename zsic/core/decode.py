@@ -21,6 +21,7 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
@@ -47,6 +48,8 @@ _MAX_SEGMENTS = 10_000
 # JPEG segments of full size are read in 4,100 pieces.
 _MAX_HEADER_READS = 2**15
 
+_MAX_PPM_HEADER = 18
+
 # Plugins are called themselves, not through `Image.open`, which turns all their reasons into one and may load
 # the other forty.  A JPEG of several pictures (MPO) is its first one.
 _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
@@ -55,6 +58,7 @@ _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "GIF": GifImageFile,
     "BMP": BmpImageFile,
     "TIFF": TiffImageFile,
+    "PPM": PpmImageFile,
 }
 if features.check("webp"):
     _OPENERS["WEBP"] = WebPImageFile
@@ -119,12 +123,16 @@ def inspect(data: bytes, spec: DecodeSpec) -> ImageFile.ImageFile:
     """Open a file and hold its header against the limits; no pixel is decoded yet.  Raises `DecodeError`."""
     if not data:
         raise DecodeError(Failure(Outcome.EMPTY, "no bytes"))
-    if len(data) > spec.max_bytes:
+    # Uncompressed, a picture has as many bytes as its pixels need, and these have their own limit.
+    most_bytes = max(spec.max_bytes, _MAX_PPM_HEADER + 3 * spec.max_pixels) if data[:2] == b"P6" else spec.max_bytes
+    if len(data) > most_bytes:
         detail = f"{len(data)} bytes, more than decode.max_bytes, {spec.max_bytes}"
         raise DecodeError(Failure(Outcome.TOO_LARGE, detail))
     name, is_image = sniff(data)
     if not is_image:
         detail = f"begins like {name}" if name else "begins like no image format"
+        if name == "video":
+            detail = "begins like a video; source.fps (--fps) takes its frames"
         raise DecodeError(Failure(Outcome.NOT_AN_IMAGE, detail))
     if name not in _OPENERS:
         raise DecodeError(Failure(Outcome.UNSUPPORTED, f"{name} is not decoded"))

@@ -1,5 +1,6 @@
 """What a file is, by its first bytes; its name is never asked."""
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ class Signature(NamedTuple):
 
 _UNKNOWN = Signature("", False)
 
-# The seven that are decoded come first: they are what sources hold.
+# Those that are decoded come first: they are what sources hold.
 _PREFIXES: tuple[tuple[bytes, Signature], ...] = tuple(
     (prefix, Signature(name, is_image))
     for prefix, name, is_image in (
@@ -46,6 +47,7 @@ _PREFIXES: tuple[tuple[bytes, Signature], ...] = tuple(
         (b"SIMPLE  =", "FITS", True),
         (b"%!PS", "PostScript", True),
         (b"\xc5\xd0\xd3\xc6", "PostScript", True),
+        (b"\x1a\x45\xdf\xa3", "video", False),
         (b"%PDF-", "PDF", False),
         (b"PK\3\4", "ZIP", False),
         (b"\x1f\x8b", "gzip", False),
@@ -55,6 +57,8 @@ _PREFIXES: tuple[tuple[bytes, Signature], ...] = tuple(
         (b"\x80\x05", "pickle", False),
     )
 )
+# Of PPM, what needs no reading of numbers: 8 bits, in binary, as frames of videos travel.
+_PPM = re.compile(rb"P6\n\d{1,5} \d{1,5}\n255\n")
 _BMP_HEADER_BYTES = (12, 16, 40, 52, 56, 64, 108, 124)
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _SVG_PROLOGUES = (b"<svg", b"<?xml", b"<!--", b"<!doctype svg")
@@ -71,11 +75,15 @@ def sniff(data: bytes) -> Signature:
             return signature
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return Signature("WEBP", True)
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return Signature("video", False)
     if data[4:8] == b"ftyp":
         return _sniff_brands(data)
     # Two letters are too little to go by: text may begin so.
     if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_BYTES:
         return Signature("BMP", True)
+    if _PPM.match(data):
+        return Signature("PPM", True)
     if data[:1] == b"P" and data[1:2] in b"1234567" and data[2:3].isspace():
         return Signature("PNM", True)
     return _sniff_markup(data)

@@ -89,6 +89,16 @@ class Geometry:
         crop_height, crop_width = self.crop or (height, width)
         return (height - crop_height) // 2, (width - crop_width) // 2
 
+    def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) of what is kept of a picture of this size, in its own pixels.
+
+        Reaches beyond the picture where there is black around it.
+        """
+        resized_height, resized_width = self.resized(height, width)
+        top, left = self.offset(resized_height, resized_width)
+        down, across = height / resized_height, width / resized_width
+        return left * across, top * down, (left + self.size[1]) * across, (top + self.size[0]) * down
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it; `from_dict` reads it back."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
@@ -152,7 +162,7 @@ def _prepare_by_torch(data: bytes, geometry: Geometry, spec: DecodeSpec) -> tupl
     from zsic.core.resize import resize  # torch, which `pil` does without
 
     image = inspect(data, spec)
-    decoded = _decode_jpeg(data, image, geometry, spec)
+    decoded = _decode_jpeg(data, image, geometry, spec) or _read_ppm(data, image)
     if decoded is None:
         upright = load(image, spec)
         if upright.width * upright.height > _MAX_COPIED_PIXELS:
@@ -202,6 +212,16 @@ def _decode_jpeg(data: bytes, image: ImageFile.ImageFile, geometry: Geometry, sp
     except ValueError:
         return None
     return _Decoded(pixels_hw3, _extent((height, width), pixels_hw3.shape[:2]), turn, size)
+
+
+def _read_ppm(data: bytes, image: ImageFile.ImageFile) -> _Decoded | None:
+    """Take the pixels of a PPM, which are its bytes; None where Pillow is to decide."""
+    width, height = image.size
+    n_bytes, offset = height * width * 3, image.tile[0].offset if image.format == "PPM" else 0
+    if image.format != "PPM" or len(data) - offset < n_bytes:
+        return None
+    pixels_hw3 = np.frombuffer(data, np.uint8, n_bytes, offset).reshape(height, width, 3)
+    return _Decoded(pixels_hw3.copy(), (height, width), 1, image.size)  # torch wants to be able to write
 
 
 # Of a picture that is decoded to less than its size, so many times what it is resized to must be left: at twice, the

@@ -81,7 +81,7 @@ class SourceSpec(_Spec):
     uris: Strings = Field(min_length=1)
     """Directories, globs, brace ranges, prefixes, `.tar` shards, Parquet files, manifests; any fsspec URL."""
     _no_secret = field_validator("uris")(_refuse_credentials)
-    format: Literal["auto", "images", "tar", "parquet", "manifest", "delta", "output"] = "auto"
+    format: Literal["auto", "images", "tar", "parquet", "manifest", "delta", "video", "output"] = "auto"
     """What the objects are.  `auto` goes by the ending: `.tar`; `.parquet` (an image column, else a `uri` column);
     `.csv` and `.jsonl` that are named or globbed are manifests; all else is taken for an image.  A folder with a
     `_delta_log` is a Delta table: the Parquet files that are the table now, and no others.  `output` is an output with
@@ -92,6 +92,16 @@ class SourceSpec(_Spec):
     """Manifest column with the URL of each image."""
     keep_columns: Strings = ()
     """Columns of Parquet sources and manifests to copy to the output; for tars, `json` copies the `.json` member."""
+    fps: float | None = Field(default=None, gt=0, le=1000)
+    """Take videos (`.mp4 .m4v .mov .mkv .webm .avi`) for sources, and of each second so many frames, whatever its own
+    rate; below 1, one in several seconds.  Without it videos are no images.  Needs `pip install 'zsic[video]'`."""
+
+    @field_validator("fps")
+    @classmethod
+    def _rate_of_videos(cls, fps: float | None, others: ValidationInfo) -> float | None:
+        if fps is None and others.data.get("format") == "video":
+            raise PydanticCustomError("no_rate", "source.format is video, which needs a rate of frames, such as 1")
+        return fps
 
 
 class LabelsSpec(_Spec):

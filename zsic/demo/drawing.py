@@ -32,11 +32,17 @@ def draw(scene: Scene, rng: Random, size_px: tuple[int, int]) -> Image.Image:
 
     Every object lies, at least for the most part, within the central square: what centre-cropping keeps.
     """
+    return draw_with_mask(scene, rng, size_px)[0]
+
+
+def draw_with_mask(scene: Scene, rng: Random, size_px: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
+    """Draw the same picture, and another that is white where its objects are, and black elsewhere."""
     width_px, height_px = size_px
     picture = _to_image(paint(scene.background, rng, width_px, height_px))
     _scatter_clutter(picture, rng)
     colour = shade(rng, *_ranges(scene.colour))
     side_px = min(size_px)
+    where = Image.new("L", picture.size)
     shadow = rng.random() < 0.5
     diameter, centres = _lay_out(scene, rng)
     turn_deg, spread_deg = rng.uniform(-20, 20), rng.uniform(0, 8)
@@ -55,7 +61,8 @@ def draw(scene: Scene, rng: Random, size_px: tuple[int, int]) -> Image.Image:
             dimmed = mask.point(lambda level: level * 2 // 5)
             picture.paste((20, 20, 25), (left + offset_px, top + offset_px), dimmed)
         picture.paste(tile, (left, top), mask)
-    return _photograph(picture, rng)
+        where.paste(255, (left, top), mask)
+    return _photograph(picture, rng), where
 
 
 def _ranges(colour: str) -> tuple[tuple[float, float], tuple[float, float], tuple[float, float]]:

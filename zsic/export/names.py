@@ -20,6 +20,7 @@ _ENDINGS = {
     "BMP": ".bmp",
     "WEBP": ".webp",
     "AVIF": ".avif",
+    "PPM": ".ppm",
 }
 
 

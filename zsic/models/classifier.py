@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from zsic.core.errors import SourceError, SpecError
 from zsic.core.labels import load_labels
-from zsic.core.preprocess import Pixels, fit, prepare
+from zsic.core.preprocess import Geometry, Pixels, fit, prepare
 from zsic.core.rules import NO_RULES
 from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec, parse_labels
 from zsic.core.verdict import NONE, Verdict
@@ -70,7 +70,7 @@ class Classifier:
         """
         spec = model if isinstance(model, ModelSpec) else ModelSpec(name=model)
         checkpoint = resolve(spec)
-        head = labels if isinstance(labels, Head) else _find(labels, templates, checkpoint)
+        head = labels if isinstance(labels, Head) else find_labels(labels, templates, checkpoint)
         n_labels = len(head.labels)
         if top_k is not None and not 1 <= top_k <= n_labels:
             raise SpecError(f"top_k is {top_k} but labels has {n_labels}; use 1 to {n_labels}")
@@ -120,7 +120,8 @@ class Classifier:
         return judgements
 
     def _judge(self, images: Sequence[Picture]) -> Verdict:
-        pixels_BHW3 = np.stack([self._pixels(image) for image in images])
+        geometry = self._encoder.geometry
+        pixels_BHW3 = np.stack([to_pixels(image, geometry, self._decode) for image in images])
         return self._head.judge(self._encoder.encode(pixels_BHW3), self._top_k).cpu()
 
     def _predict(self, images: Sequence[Picture]) -> list[list[Answer]]:
@@ -144,16 +145,16 @@ class Classifier:
             path=head.tree.paths[answer] if head.tree is not None and has_answer else None,
         )
 
-    def _pixels(self, image: Picture) -> Pixels:
-        geometry = self._encoder.geometry
-        if isinstance(image, Image.Image):
-            if self._decode.exif_orientation:
-                image = ImageOps.exif_transpose(image)
-            return fit(image, geometry)
-        return prepare(_read(image), geometry, self._decode).pixels_HW3
+
+def to_pixels(image: Picture, geometry: Geometry, spec: DecodeSpec) -> Pixels:
+    """The model's pixels of a picture.  Raises `SourceError` or `zsic.core.decode.DecodeError`."""
+    if isinstance(image, Image.Image):
+        return fit(ImageOps.exif_transpose(image) if spec.exif_orientation else image, geometry)
+    return prepare(_read(image), geometry, spec).pixels_HW3
 
 
-def _find(labels: str | Sequence[str], templates: str | Sequence[str], checkpoint: Checkpoint) -> Head:
+def find_labels(labels: str | Sequence[str], templates: str | Sequence[str], checkpoint: Checkpoint) -> Head:
+    """Compile labels, given by name or as `--labels` takes them, or load a head.  Raises `SpecError`."""
     named = parse_labels(labels) if isinstance(labels, str) else {"names": tuple(labels)}
     spec = LabelsSpec.model_validate({**named, "templates": templates})
     return load_head(spec.head, checkpoint) if spec.head else find_head(load_labels(spec), checkpoint)

@@ -30,6 +30,7 @@ from zsic.storage.output import Listing, Output, Work
 from zsic.storage.pending import Pending, PendingCount
 from zsic.storage.sources import list_sources
 from zsic.storage.store import open_store
+from zsic.storage.video import require_av
 
 DEFAULT_TOP_K = 5
 QUANTISED = "int8"
@@ -65,6 +66,8 @@ class Job:
             pixels = {"geometry": self.geometry.to_dict(), "decode": self.spec.decode.model_dump()}
         else:
             pixels = {"embeddings_of": self.origin.fingerprint}
+        if self.spec.source.fps is not None:
+            pixels["source.fps"] = self.spec.source.fps  # else not named: it decides nothing of other sources
         return {
             "schema_version": SCHEMA_VERSION,
             "model": {"digest": self.checkpoint.digest, "dtype": self.dtype},
@@ -168,6 +171,8 @@ class Job:
 def prepare(spec: JobSpec) -> Job:
     """Resolve a spec.  Raises `SpecError`, `ModelError` or `StoreError`; nothing is written."""
     origin = Origin.open(spec.source, spec.store) if spec.source.format == "output" else None
+    if spec.source.fps is not None:
+        require_av()
     checkpoint = resolve(spec.model, spec.store)
     if origin is not None:
         _check_origin(origin, checkpoint, spec)

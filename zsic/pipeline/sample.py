@@ -76,7 +76,13 @@ def measure(job: Job, counted: PendingCount, n: int) -> ImageCost | None:
     n_from_shards = ceil(n * in_shards) if shards else 0
     parts = [_fetch_loose(job, loose[: n - n_from_shards])] if n > n_from_shards else []
     if n_from_shards:
-        parts.append(_fetch_from_shards(job, shards, n_from_shards))
+        videos = [source for source in shards if source.kind == "video"]
+        n_from_videos = n_from_shards * len(videos) // len(shards)
+        if n_from_videos:
+            parts.append(_fetch_from_videos(job, videos, n_from_videos))
+        if len(videos) < len(shards):
+            others = [source for source in shards if source.kind != "video"]
+            parts.append(_fetch_from_shards(job, others, n_from_shards - n_from_videos))
     images = [image for part in parts for image in part.images]
     if not images:
         return None
@@ -90,7 +96,7 @@ def measure(job: Job, counted: PendingCount, n: int) -> ImageCost | None:
     return ImageCost(
         n_images=len(images),
         n_bytes=_mean(parts, "image_bytes"),
-        shard_image_bytes=parts[-1].image_bytes if n_from_shards else None,
+        shard_image_bytes=_mean(parts[n > n_from_shards :], "image_bytes") if n_from_shards else None,
         fetch_s=_mean(parts, "fetch_s"),
         fetch_cpu_s=_mean(parts, "fetch_cpu_s"),
         decode_cpu_s=decode_cpu_s,
@@ -130,6 +136,19 @@ def _fetch_from_shards(job: Job, shards: Sequence[Source], n: int) -> _Fetched:
     image_bytes = sum(map(len, images)) / max(len(images), 1) + TAR_OVERHEAD_BYTES
     stream_s, stream_cpu_s = _stream(job, shards)
     return _Fetched(images, image_bytes, image_bytes * stream_s, image_bytes * stream_cpu_s)
+
+
+def _fetch_from_videos(job: Job, videos: Sequence[Source], n: int) -> _Fetched:
+    """Frames, which cost what it takes to decode all those between them, by one core beside this process."""
+    images: list[bytes] = []
+    n_bytes, started = 0, time.perf_counter()
+    for video in videos:
+        for row in islice(read_sources_rows([(0, video)], job.objects, job.spec), ceil(n / len(videos))):
+            if row.data is not None and sum(map(len, images)) < MAX_BYTES // 2:
+                images.append(row.data)
+                n_bytes += row.n_bytes
+    n_images, seconds = max(len(images), 1), time.perf_counter() - started
+    return _Fetched(images, n_bytes / n_images, seconds / n_images, seconds / n_images)
 
 
 def _take(job: Job, shards: Sequence[Source], n: int) -> Iterator[bytes]:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from zsic.models.heads import Heads
     from zsic.pipeline.progress import Reporter
 
+_WAITING_BYTES = 128 * 2**20  # of undecoded images; frames of videos come as they are, 25 MB each at 4K
+
 Prepare = Callable[[bytes, Pixels], Prepared]
 """Decode one image into pixels that are there.  Raises `DecodeError`."""
 
@@ -78,7 +80,8 @@ class Decode:
                 while True:
                     started = time.perf_counter()
                     block = _Block(self.block_rows, height, width)
-                    under_way: deque[Future[None]] = deque()
+                    under_way: deque[tuple[Future[None], int]] = deque()
+                    n_waiting = 0
                     fetch_s = 0.0
                     for at in range(self.block_rows):
                         asked = time.perf_counter()
@@ -88,11 +91,14 @@ class Decode:
                             break
                         block.enter(row)
                         if row.data is not None:
-                            # A few images wait per thread, never a whole block of undecoded bytes.
-                            while len(under_way) >= 4 * self.n_threads:
-                                under_way.popleft().result()
-                            under_way.append(pool.submit(block.decode, at, row.data, prepare))
-                    for future in under_way:
+                            # A few images wait per thread, never a whole block of undecoded bytes; fewer large ones.
+                            while len(under_way) >= 4 * self.n_threads or (under_way and n_waiting > _WAITING_BYTES):
+                                done, n_bytes = under_way.popleft()
+                                done.result()
+                                n_waiting -= n_bytes
+                            under_way.append((pool.submit(block.decode, at, row.data, prepare), len(row.data)))
+                            n_waiting += len(row.data)
+                    for future, _ in under_way:
                         future.result()
                     if not block.n_rows:
                         break
@@ -145,7 +151,7 @@ class _Block:
         """Give the next place to a row; its pixels come later, or never."""
         if row.failure is not None:
             self._failures[len(self._rows)] = row.failure
-        self.n_bytes += len(row.data or b"")
+        self.n_bytes += row.n_bytes
         # The bytes are held by the decode under way alone, and go with it.
         self._rows.append(row.without_data())
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Kind = Literal["image", "tar", "parquet", "part"]
+Kind = Literal["image", "tar", "parquet", "video", "part"]
 """Parts are those of an output that gets other labels."""
 
 # fmt: off
@@ -13,6 +13,8 @@ IMAGE_ENDINGS = frozenset((
 """Names that promise an image.  Some of these formats are not decoded: then the row says `unsupported`."""
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 PARQUET_ENDINGS = (".parquet", ".parq", ".pq")
+VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+"""Names of videos, which are sources of frames in a job that says how many a second it wants."""
 MANIFEST_ENDINGS = (".csv", ".jsonl")
 COMPANION_ENDINGS = frozenset((
     ".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".yaml", ".yml", ".xml", ".py", ".log", ".lock",
@@ -41,6 +43,11 @@ def shard_kind(name: str) -> Literal["tar", "parquet"] | None:
     return "parquet" if lower.endswith(PARQUET_ENDINGS) else None
 
 
+def is_video(name: str) -> bool:
+    """Tell a video by its ending."""
+    return name.lower().endswith(VIDEO_ENDINGS)
+
+
 def is_companion(name: str) -> bool:
     """Whether the ending says that this is no image but lies beside images."""
     return ending_of(name) in COMPANION_ENDINGS
@@ -59,7 +66,7 @@ def is_hidden(path: str) -> bool:
     if any(folder.startswith((".", "_")) for folder in folders):
         return True
     if name.startswith("_"):
-        return ending_of(name) not in IMAGE_ENDINGS and shard_kind(name) is None
+        return ending_of(name) not in IMAGE_ENDINGS and shard_kind(name) is None and not is_video(name)
     return name.startswith(".")
 
 

@@ -3,9 +3,10 @@
 import contextlib
 import hashlib
 import json
+import re
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, groupby
 from typing import Protocol, TypeVar, cast
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.schema import INDEX_BITS
-from zsic.core.spec import DecodeSpec, SourceSpec, StoreSpec
+from zsic.core.spec import DecodeSpec, ExecutionSpec, SourceSpec, StoreSpec
 from zsic.storage.kinds import shard_kind
 from zsic.storage.objects import Objects
 from zsic.storage.output import JOB
@@ -25,9 +26,11 @@ from zsic.storage.sample import End, Sample, Source
 from zsic.storage.shard import read_shard
 from zsic.storage.snapshot import last_snapshot
 from zsic.storage.store import Store, open_store
+from zsic.storage.video import make_projector, read_video
 
 SOURCES_AT_ONCE = 10 * GROUP_ROWS
 """Sources of a plan that are held: of sorted rows, each stretch of the plan is read once."""
+_TIME = re.compile(r"\d\d:\d\d:\d\d\.\d\d\d")
 _INDEX = (1 << INDEX_BITS) - 1
 
 
@@ -66,7 +69,8 @@ class Originals:
         self._objects = objects
         self._planned = _PlannedSources(store, objects.store)
         fields = json.loads(store.read(JOB) or b"{}").get("fields", {})
-        self._max_bytes = DecodeSpec.model_validate(fields.get("decode", {})).max_bytes
+        self._decode = DecodeSpec.model_validate(fields.get("decode", {}))
+        self._max_bytes = self._decode.max_bytes
 
     def place(self, batch: pa.RecordBatch) -> pa.Array:
         """Where the images of rows lie, as numbers to sort by (and then by id): rows of one shard come together.
@@ -114,14 +118,7 @@ class Originals:
         for row in rows:
             wanted.setdefault(row.key, []).append(row)
         places = None if self._planned.is_relabelled else {row.id & _INDEX for row in rows}
-        spec = SourceSpec(uris=(source.uri,), image_column=self._planned.image_column(rows[0].id >> INDEX_BITS))
-        samples = (read_parquet if source.kind == "parquet" else read_shard)(
-            source,
-            self._objects,
-            spec,
-            max_bytes=self._max_bytes,
-            skip=lambda n: places is not None and n not in places,
-        )
+        samples = self._samples(source, rows[0].id >> INDEX_BITS, lambda n: places is not None and n not in places)
         reason = Failure(Outcome.CHANGED, "the shard has no such image any more")
         # Closed as soon as the last one is there: what follows in the shard is not fetched.
         with contextlib.closing(cast(Generator[Sample | End], samples)):
@@ -135,6 +132,16 @@ class Originals:
                 if not wanted:
                     return
         yield from ((row, reason) for row in chain.from_iterable(wanted.values()))
+
+    def _samples(self, source: Source, ordinal: int, skip: Callable[[int], bool]) -> Iterator[Sample | End]:
+        if source.kind == "video":
+            timeout_s = ExecutionSpec().decode_timeout_s
+            return read_video(
+                source, self._objects, make_projector(self._planned.fps, self._decode, timeout_s), skip=skip
+            )
+        spec = SourceSpec(uris=(source.uri,), image_column=self._planned.image_column(ordinal))
+        read = read_parquet if source.kind == "parquet" else read_shard
+        return read(source, self._objects, spec, max_bytes=self._max_bytes, skip=skip)
 
 
 class _PlannedSources:
@@ -150,7 +157,7 @@ class _PlannedSources:
                 self._plans.append(plan)
         self.is_relabelled = any(plan.source.get("format") == "output" for plan in self._plans)
         """The sources of the plans are parts of another output, and the ids tell of rows of those."""
-        self._last_column = self._find_column(spec)
+        self._last_column, self.fps = self._find_last(spec)
         if self.is_relabelled:
             self._plans = []
         self._pieces = [piece for plan in self._plans for piece in plan.added]
@@ -182,12 +189,17 @@ class _PlannedSources:
         plans = [again[0]] if again else [plan for plan in self._plans if plan.first_added <= ordinal]
         return _column_of(plans[-1]) if plans else self._last_column
 
-    def _find_column(self, spec: StoreSpec) -> str | None:
-        """What the last plan says of it, or that of the output which was relabelled."""
+    def _find_last(self, spec: StoreSpec) -> tuple[str | None, float | None]:
+        """The column of images and the rate of frames by the last plan, or by that of the output that was relabelled.
+
+        The rate is the same in all: it is part of the fingerprint.
+        """
         if not self.is_relabelled:
-            return _column_of(self._plans[-1]) if self._plans else None
+            last = self._plans[-1] if self._plans else None
+            return (_column_of(last), cast("float | None", last.source.get("fps"))) if last else (None, None)
         (uri,) = cast("list[str]", self._plans[-1].source["uris"])
-        return _PlannedSources(open_store(uri.rstrip("/"), spec), spec)._last_column
+        origin = _PlannedSources(open_store(uri.rstrip("/"), spec), spec)
+        return origin._last_column, origin.fps
 
     def _read_around(self, ordinal: int) -> tuple[int, list[Source]]:
         at = bisect_right(self._firsts, ordinal) - 1
@@ -218,4 +230,6 @@ def _to_sources(table: pa.Table) -> list[Source]:
 def _guess(row: Row) -> Source:
     if row.key is None:
         return Source(row.uri, "image")
+    if _TIME.fullmatch(row.key):
+        return Source(row.uri, "video")
     return Source(row.uri, shard_kind(row.uri) or ("parquet" if row.key.isdecimal() else "tar"))

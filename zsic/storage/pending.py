@@ -16,6 +16,7 @@ from zsic.storage.sample import Sample, Source
 from zsic.storage.samples import read_samples
 from zsic.storage.spread import Spread
 from zsic.storage.store import Store
+from zsic.storage.video import count_frames
 
 N_SAMPLED = 64
 """Images of the first shard whose size stands for all, and sources drawn to be tried."""
@@ -92,6 +93,8 @@ def _source(sources: pa.Table | pa.RecordBatch, at: int) -> Source:
 
 def _image_bytes(shard: Source, objects: Objects, spec: JobSpec) -> float:
     """Bytes of an image in a shard, with its share of what lies around it."""
+    if shard.kind == "video":
+        return (shard.size or 1) / count_frames(shard, objects, spec)
     samples = read_samples(shard, objects, spec)
     sizes = [len(sample.data) for sample in islice(samples, N_SAMPLED) if isinstance(sample, Sample) and sample.data]
     # A shard that gives no image is one row.

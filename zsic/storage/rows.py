@@ -31,6 +31,8 @@ class RawRow:
     kept: str | None
     source_total: int | None = None
     """How many rows a shard has; on its last row only."""
+    n_bytes: int = 0
+    """What the source needed for it."""
 
     def without_data(self) -> Self:
         """The row, letting go of the bytes."""
@@ -65,7 +67,8 @@ def _read_loose(sources: list[tuple[int, Source]], objects: Objects, spec: JobSp
     answers = objects.read_many((source.info for _, source in sources), max_bytes=spec.decode.max_bytes)
     for (ordinal, source), answer in zip(sources, answers, strict=True):
         data, failure = (None, answer) if isinstance(answer, Failure) else (answer, None)
-        yield RawRow(ordinal << INDEX_BITS, source.uri, None, data, failure, source.columns)
+        n_bytes = len(data or b"")
+        yield RawRow(ordinal << INDEX_BITS, source.uri, None, data, failure, source.columns, n_bytes=n_bytes)
 
 
 def make_rows(
@@ -106,6 +109,7 @@ def _number(ordinal: int, source: Source, samples: Iterator[Sample | End], again
                     sample.data,
                     sample.failure,
                     sample.columns,
+                    n_bytes=len(sample.data or b"") if sample.n_bytes is None else sample.n_bytes,
                 )
             case End(total=total):
                 if waiting is not None:

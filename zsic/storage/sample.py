@@ -38,11 +38,14 @@ class Sample:
     index: int
     """Position within the source, from 0; the same each time the same version is read."""
     key: str | None
-    """Member name in a shard, row number in a Parquet file, None for a loose image and for a failed shard."""
+    """Member name in a shard, row number in a Parquet file, time in a video; None for a loose image and for a failed
+    shard."""
     data: bytes | None
     failure: Failure | None = None
     columns: str | None = None
     """The kept columns, as the text of a JSON object."""
+    n_bytes: int | None = None
+    """What the source needed for it, where that is not the length of `data`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from zsic.storage.objects import Objects
 from zsic.storage.parquet import read_parquet
 from zsic.storage.sample import End, Sample, Source
 from zsic.storage.shard import read_shard
+from zsic.storage.video import make_projector, read_video
 
 Samples = Iterator[Sample | End]
 
@@ -26,6 +27,9 @@ def read_samples(
             return read_shard(source, objects, spec.source, max_bytes=max_bytes, skip=skip)
         case "parquet":
             return read_parquet(source, objects, spec.source, max_bytes=max_bytes, skip=skip)
+        case "video":
+            projector = make_projector(spec.source.fps, spec.decode, spec.execution.decode_timeout_s)
+            return read_video(source, objects, projector, skip=skip)
         case "image":
             return _read_image(source, objects, max_bytes, skip)
         case "part":

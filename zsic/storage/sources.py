@@ -18,6 +18,7 @@ from zsic.storage.kinds import (
     ending_of,
     is_companion,
     is_hidden,
+    is_video,
     shard_kind,
 )
 from zsic.storage.manifest import check_columns, read_manifest
@@ -232,7 +233,7 @@ class Listing:
         match self._spec.format:
             case "auto":
                 lower = uri.lower()
-                return shard_kind(uri) or ("manifest" if lower.endswith(MANIFEST_ENDINGS) else "image")
+                return shard_kind(uri) or ("manifest" if lower.endswith(MANIFEST_ENDINGS) else self._loose_kind(uri))
             case "images":
                 return "image"
             case other:
@@ -244,13 +245,19 @@ class Listing:
         shard = shard_kind(uri)
         match self._spec.format:
             case "auto":
-                return shard or (None if is_companion(uri) else "image")
+                return shard or (None if is_companion(uri) else self._loose_kind(uri))
             case "images":
                 return None if shard or is_companion(uri) else "image"
+            case "video":
+                return "video" if is_video(uri) else None
             case "manifest":
                 return "manifest" if lower.endswith((*MANIFEST_ENDINGS, *PARQUET_ENDINGS)) else None
             case other:
                 return other if shard == other else None
+
+    def _loose_kind(self, uri: str) -> Kind:
+        """What a file is that is no shard: an image, unless frames are asked for and it is called like a video."""
+        return "video" if self._spec.fps is not None and is_video(uri) else "image"
 
     def _sources(self, info: ObjectInfo, kind: str) -> Iterator[Source]:
         if kind == "parquet" and self._parquet_kind(info) == "manifest":
@@ -259,7 +266,7 @@ class Listing:
             case "manifest":
                 self._manifest = info.uri
                 yield from self._manifest_sources(info)
-            case "image" | "tar" | "parquet":
+            case "image" | "tar" | "parquet" | "video":
                 yield _source(info, kind)
 
     def _manifest_sources(self, info: ObjectInfo) -> Iterator[Source]:
@@ -270,7 +277,7 @@ class Listing:
             # A local file is asked for its size and time at no cost; one request a row would double those of
             # a job.
             known = self._stat(uri) if scheme_of(uri) == "file" else None
-            yield _source(known or ObjectInfo(uri, None), "image", columns)
+            yield _source(known or ObjectInfo(uri, None), self._loose_kind(uri), columns)
         if not n_rows:
             raise SourceError(f"{info.uri} is a manifest without rows")
 

@@ -1,0 +1,98 @@
+"""A process of its own for what may die: started anew, without a terminal, open files or credentials of its parent.
+
+Parent and child talk over a socket, in bytes and JSON: nothing that the child says is run.
+"""
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from zsic.core.errors import IncompleteError
+
+READY = b"ready\n"
+"""What a child sends first."""
+GRACE_S = 5.0
+"""So much later than its parent would have, a child that has none any more ends itself."""
+
+_START_TIMEOUT_S = 120.0
+
+# What a Python needs to start as its parent did, and to compute as it does.
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "ATEN_CPU_CAPABILITY")
+_ENVIRONMENT_PREFIXES = ("PYTHON", "LD_")
+
+
+def start_child(module: str, orders: dict[str, Any]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Run a module in a new process, with `orders` and the number of its `socket` as JSON in its first argument.
+
+    Never forked: the processes that decode have threads.  Raises `IncompleteError` if none can be started.
+    """
+    ours, its = socket.socketpair()
+    ours.settimeout(_START_TIMEOUT_S)
+    with its:
+        child = subprocess.Popen(
+            [sys.executable, "-m", module, json.dumps({**orders, "socket": its.fileno()})],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=_environment(),
+            pass_fds=(its.fileno(),),
+            start_new_session=True,  # no terminal to write to, and no Ctrl-C from it
+        )
+    try:
+        ready = ours.recv(len(READY)) == READY
+    except OSError:
+        ready = False
+    if ready:
+        return child, ours
+    code = child.poll()
+    end_child(child, ours)
+    raise IncompleteError(
+        f"no process to decode in can be started by {sys.executable} (exit code {code}); see to it that there "
+        f"is memory for it and that `python -c 'import {module}'` works on this machine; the same "
+        "command resumes"
+    )
+
+
+def end_child(child: subprocess.Popen[bytes], connection: socket.socket) -> None:
+    """End a child, whatever it does."""
+    connection.close()
+    child.kill()
+    child.wait()
+
+
+def tell_death(code: int | None) -> str:
+    """Why a child is gone, in words."""
+    if code is None:
+        return "the decoder answered nonsense"
+    return f"the decoder was killed by signal {-code}" if code < 0 else f"the decoder ended with code {code}"
+
+
+def settle() -> None:
+    """Begin the life of a child: no core dumps, and the kernel may end it by its timer."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Forbid this process more address space than it has now and `more_bytes`."""
+    n_pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = n_pages * resource.getpagesize() + more_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _environment() -> dict[str, str]:
+    """What the child gets of the environment; what Ray put on the path of its workers is on its path too."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _ENVIRONMENT or name.startswith(_ENVIRONMENT_PREFIXES)
+    }
+    path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    return kept | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,5 @@
+"""`python -m zsic.cli`."""
+
+from zsic.cli import main
+
+main()

@@ -456,6 +456,45 @@ def _search(
     console.search(given, _store(s3_endpoint_url, s3_anonymous, allow_scheme), as_json=json, gallery=gallery)
 
 
+@app.command("report")
+def _report(
+    output: Annotated[str, typer.Argument(help="Folder or s3:// prefix that `classify` wrote.", show_default=False)],
+    target: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page to write: report.html.", show_default=False)
+    ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option("--truth", help="What the images show, as `evaluate` takes it; adds quality.", show_default=False),
+    ] = None,
+    set_name: Annotated[
+        str | None,
+        typer.Option("--set", help="Of several label sets, the one to look at.", show_default=False),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option("--images", min=1, max=5000, help="Most pictures in the page; default 400.")
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="Print outcomes, labels and sample rows instead.")] = False,
+    s3_endpoint_url: Endpoint = None,
+) -> None:
+    """Write one HTML file about an output, to look through and to pass on; it needs no server and no network.
+
+    Numbers of the run, shares of the labels, how scores are spread, pictures of each label (surest, least sure,
+    random), failures; with --truth the quality, confused labels, calibration and the mistakes.  Pictures are read
+    again from where they came from, for a minute at most.
+    """
+    from zsic import console
+
+    console.report(
+        output,
+        target,
+        truth=truth,
+        set_name=set_name,
+        n_images=images,
+        as_text=text,
+        s3_endpoint_url=s3_endpoint_url,
+    )
+
+
 @app.command("demo")
 def _demo(
     folder: Annotated[Path, typer.Option("--output", help="Folder for pictures and table.")] = Path("zsic-demo"),

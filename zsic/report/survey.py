@@ -25,8 +25,8 @@ SUREST, LEAST_SURE, RANDOM, MISTAKE, FAILED = "surest", "least sure", "random", 
 KINDS = (MISTAKE, LEAST_SURE, SUREST, RANDOM, FAILED)
 """Why a row is shown, in the order in which the rows of one label come."""
 
-_MOST_OF_A_KIND = 8
-"""Of one label."""
+_FEWEST, _MOST = 8, 40
+"""Rows of one label and kind that are kept while it is not known how many labels are in use."""
 _N_FAILED = 6
 """Of one outcome."""
 _N_PAIRS = 30
@@ -114,7 +114,8 @@ def survey(
     Of each label the surest, the least sure and random ones; with a truth a quarter are mistakes: the surest, and
     some of each of the most confused pairs.  The same output and seed give the same rows.
     """
-    tally = _Tally(table, answers, evaluation, n_images // 4 if evaluation else 0, seed)
+    n_of_a_kind = max(_FEWEST, min(_MOST, n_images // (3 * max(1, len(answers.vocabulary)))))
+    tally = _Tally(table, answers, evaluation, n_images // 4 if evaluation else 0, n_of_a_kind, seed)
     for part, batch in table.batches(answers.columns):
         tally.add(part, batch)
     return tally.close(n_images, most_failed)
@@ -124,10 +125,16 @@ class _Tally:
     """The counts so far."""
 
     def __init__(
-        self, table: Table, answers: Answers, evaluation: Evaluation | None, n_mistakes: int, seed: int
+        self,
+        table: Table,
+        answers: Answers,
+        evaluation: Evaluation | None,
+        n_mistakes: int,
+        n_of_a_kind: int,
+        seed: int,
     ) -> None:
         self._columns, self._answers, self._seed = table.columns, answers, seed
-        self._n_mistakes = n_mistakes
+        self._n_mistakes, self._n_of_a_kind = n_mistakes, n_of_a_kind
         high = next((step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if table.most_score <= step), 1.0)
         self._scores = Spread(0.0, high, _N_SCORE_BINS)
         self._margins = Spread(0.0, high, _N_SCORE_BINS)
@@ -136,7 +143,7 @@ class _Tally:
         self._sums_4C: npt.NDArray[np.float64] = np.zeros((4, 0))
         """By label, with the rejected in front: rows, scores, margins, and rows that have a margin."""
         self._n_by_score_Z = np.zeros(N_BINS, np.int64)
-        self._best = {kind: Best(_MOST_OF_A_KIND) for kind in (SUREST, LEAST_SURE, RANDOM)}
+        self._best = {kind: Best(n_of_a_kind) for kind in (SUREST, LEAST_SURE, RANDOM)}
         self._failed, self._failures = Best(_N_FAILED), dict[str, int]()
         self._mistakes, self._pairs = Best(n_mistakes), Best(_N_OF_A_PAIR)
         self._pair_keys = _pair_keys(answers.vocabulary, evaluation) if n_mistakes else []
@@ -235,14 +242,16 @@ class _Tally:
             pick(MISTAKE, self._pairs.of(pair), self._n_mistakes)
         pick(MISTAKE, self._mistakes.of(0), self._n_mistakes)
         left = n_images - len(picked)
-        n_each = max(1, min(_MOST_OF_A_KIND, left // (3 * max(len(order), 1))))
+        n_each = max(1, min(self._n_of_a_kind, left // (3 * max(len(order), 1))))
         for c in order[: max(1, left // (3 * n_each))]:
             for kind, best in self._best.items():
                 pick(kind, best.of(c, n_each), n_images)
         n_shown = len(picked)
         n_each = max(1, min(_N_FAILED, most_failed // max(len(self._failures), 1)))
-        for group in self._failures.values():
-            pick(FAILED, self._failed.of(group, n_each), n_shown + most_failed)
+        # Each outcome gets its share, and the frequent ones what the rare ones leave.
+        for n in (n_each, None):
+            for group in self._failures.values():
+                pick(FAILED, self._failed.of(group, n), n_shown + most_failed)
         return picked
 
 

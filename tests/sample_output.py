@@ -54,7 +54,7 @@ def write_parquet(path: Path, images: Sequence[bytes], **columns: Sequence[Any])
 class Lake:
     """A source and what a run makes of it."""
 
-    output: Path
+    output: Path | str
     source: SourceSpec
     answer: Callable[[RawRow], Answer | Mapping[str | None, Answer]]
     """Of an image that can be decoded, for one set or by the name of the set; of none the image is rejected."""
@@ -63,11 +63,12 @@ class Lake:
     sets: Sequence[AnswerColumns] = ONE_SET
     rows_per_part: int = 1_000
     metadata: dict[str, object] = field(default_factory=dict)
+    store: StoreSpec = field(default_factory=StoreSpec)
 
     def publish(self) -> Store:
         """Classify everything, and publish."""
-        store = open_store(str(self.output), StoreSpec())
-        output, objects = Output(store), Objects(StoreSpec())
+        store = open_store(str(self.output), self.store)
+        output, objects = Output(store), Objects(self.store)
         spec = JobSpec(
             source=self.source,
             labels=({"names": ("-",)},),

@@ -233,7 +233,7 @@ def test_pictures_that_could_not_be_read_are_told_and_the_rest_stays(tmp_path: P
     (tmp_path / "a.png").unlink()
     tree = parse(render(make_report(store)))
     (note,) = tree.all("p", role="note")
-    assert note.text.startswith("1 pictures could not be read again")
+    assert note.text.startswith("1 of the pictures could not be read again")
     assert "missing" in note.text
     assert not tree.all("img")
     assert "no picture" in tree.all("li", **{"class": "card"})[0].text

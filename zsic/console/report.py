@@ -78,7 +78,7 @@ def _tell(made: "Report", target: Path, n_bytes: int) -> None:
     )
     n_gone = sum(made.pictures[card.id].small is None for card in made.cards if card.outcome == Outcome.OK)
     if n_gone:
-        err.print(f"{count(n_gone)} pictures could not be read again; the page says why", style="dim")
+        err.print(f"{count(n_gone)} of the pictures could not be read again; the page says why", style="dim")
 
 
 def _show(made: "Report") -> None:

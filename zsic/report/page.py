@@ -62,7 +62,15 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": _count, "percent": _percent, "seconds": _seconds, "score": _score, "day": _day}
+    environment.filters |= {
+        "count": _count,
+        "brief": _brief,
+        "bytes": _bytes,
+        "percent": _percent,
+        "seconds": _seconds,
+        "score": _score,
+        "day": _day,
+    }
     script = _resource("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html.j2").render(
@@ -198,6 +206,23 @@ def _n_without_picture(report: Report) -> dict[str, int]:
 
 def _count(n: float) -> str:
     return f"{n:,.0f}"
+
+
+def _brief(n: float) -> str:
+    """A number of at most five letters: 9,999, 66k, 1.2M."""
+    for least, unit in ((1e6, "M"), (1e4, "k")):
+        if n >= least:
+            scaled = n / (1e3 if unit == "k" else 1e6)
+            return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:,.0f}{unit}"
+    return _count(n)
+
+
+def _bytes(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:,.1f} TB"
 
 
 def _percent(share: float | None, digits: int = 1) -> str:

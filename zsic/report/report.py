@@ -20,7 +20,7 @@ from zsic.storage.snapshot import Snapshot, last_snapshot, place_of
 from zsic.storage.store import Store
 
 N_IMAGES = 400
-"""Pictures in a page: about 4 MB with those to look at closely."""
+"""Pictures in a page: 4 to 15 MB with those to look at closely."""
 N_FAILED = 40
 N_LARGE = 120
 """Pictures to look at closely, about 40 kB each."""
@@ -51,6 +51,15 @@ class Report:
     evaluation: Evaluation | None
     seed: int
     made: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def n_labels(self) -> int:
+        """Labels of the set, answered or not; where the output does not tell, those that were answered."""
+        sets = self.job.get("labels")
+        for each in [sets] if isinstance(sets, Mapping) else sets or ():
+            if self.set_name in (None, each.get("name")) and isinstance(each.get("n"), int):
+                return int(each["n"])
+        return self.survey.n_labels
 
 
 def make_report(

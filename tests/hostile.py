@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from published import Answer, Lake, plain, write_parquet, write_tar
+from sample_output import Answer, Lake, plain, write_parquet, write_tar
 
 from zsic.core.spec import SourceSpec
 from zsic.evaluate import load_truth

@@ -458,7 +458,7 @@ def _search(
 
 @app.command("report")
 def _report(
-    output: Annotated[str, typer.Argument(help="Folder or s3:// prefix that `classify` wrote.", show_default=False)],
+    output: Output,
     target: Annotated[
         Path | None, typer.Option("--output", "-o", help="The page to write: report.html.", show_default=False)
     ] = None,
@@ -466,15 +466,14 @@ def _report(
         str | None,
         typer.Option("--truth", help="What the images show, as `evaluate` takes it; adds quality.", show_default=False),
     ] = None,
-    set_name: Annotated[
-        str | None,
-        typer.Option("--set", help="Of several label sets, the one to look at.", show_default=False),
-    ] = None,
+    set_name: LabelSet = None,
     images: Annotated[
         int | None, typer.Option("--images", min=1, max=5000, help="Most pictures in the page; default 400.")
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Print outcomes, labels and sample rows instead.")] = False,
     s3_endpoint_url: Endpoint = None,
+    s3_anonymous: Anonymous = False,
+    allow_scheme: AllowScheme = None,
 ) -> None:
     """Write one HTML file about an output, to look through and to pass on; it needs no server and no network.
 
@@ -491,7 +490,7 @@ def _report(
         set_name=set_name,
         n_images=images,
         as_text=text,
-        s3_endpoint_url=s3_endpoint_url,
+        sources=_store(s3_endpoint_url, s3_anonymous, allow_scheme),
     )
 
 

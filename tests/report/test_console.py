@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hostile import Sample
 from place import Place
-from published import Answer, Lake, plain, write_parquet, write_tar
+from sample_output import Answer, Lake, plain, write_parquet, write_tar
 
 from zsic.cli import run_command
 from zsic.core.spec import SourceSpec
@@ -66,7 +66,7 @@ def test_text_with_a_truth_has_the_figures_of_evaluate(hostile: Sample, capsys: 
         (["OUT", "-o", "/no/such/folder/r.html"], "/no/such/folder is no folder"),
         (["OUT", "-o", "TMP"], "Is a directory"),
         (["TMP", "--text"], "nothing is published there yet"),
-        (["OUT", "--text", "--set", "colour"], "one set only, without a name, and no 'colour'"),
+        (["OUT", "--text", "--set", "colour"], "has one label set, without a name"),
         (["OUT", "--text", "--truth", "TMP/none.csv"], "none.csv"),
         (["OUT", "--text", "--images", "0"], "--images"),
     ],

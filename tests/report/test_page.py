@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from hostile import BIDI, BREAKOUT, IMAGE, LABELS, MARKER, Sample
-from published import Lake, plain
+from sample_output import Lake, plain
 
 from zsic.core.outcome import Outcome
 from zsic.core.spec import SourceSpec

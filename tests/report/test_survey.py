@@ -10,17 +10,18 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from published import Answer, Lake, plain
+from sample_output import Answer, Lake, plain
 
 from zsic.core.errors import SpecError
 from zsic.core.schema import AnswerColumns
-from zsic.core.spec import SourceSpec
+from zsic.core.spec import SourceSpec, StoreSpec
 from zsic.evaluate import evaluate, load_truth
 from zsic.evaluate.vocabulary import Vocabulary
+from zsic.report.answer_table import AnswerTable
 from zsic.report.cards import Card, read_cards
 from zsic.report.survey import FAILED, LEAST_SURE, MISTAKE, RANDOM, SUREST, Answers, Survey, survey
-from zsic.report.table import Table
 from zsic.storage.rows import RawRow
+from zsic.storage.store import open_store
 
 LABELS = ("cat", "dog", "bird", "fish")
 PICTURE = plain((10, 20, 30), (8, 6))
@@ -62,7 +63,8 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def look(folder: Path, *, with_truth: bool = False, **changed: Any) -> tuple[Survey, list[Card]]:
     paths = sorted(map(str, (folder / "out").glob("*.parquet")))
-    table = Table.open(paths, None, None)
+    store = open_store(str(folder / "out"), StoreSpec())
+    table = AnswerTable.open(store, None)
     truth = load_truth(str(folder / "truth.csv")) if with_truth else None
     evaluation = evaluate(paths, truth) if truth else None
     answers = Answers(Vocabulary(table.labels), truth)
@@ -166,13 +168,12 @@ def test_with_several_label_sets_one_is_chosen(tmp_path: Path) -> None:
     sets = (AnswerColumns("animal"), AnswerColumns("sky", has_labels=True))
     lake = Lake(tmp_path / "out", SourceSpec(uris=(str(tmp_path / "photos"),)), both, sets=sets)
     lake.metadata = {"labels": {"animal": ["cat", "dog"], "sky": ["blue", "grey"]}, "prompts": {"sky": [["b"], ["g"]]}}
-    lake.publish()
-    paths = sorted(map(str, (tmp_path / "out").glob("*.parquet")))
-    with pytest.raises(SpecError, match="choose one with --set: animal, sky"):
-        Table.open(paths, None, None)
-    with pytest.raises(SpecError, match="has animal, sky, and no 'colour'"):
-        Table.open(paths, "colour", None)
-    table = Table.open(paths, "sky", None)
+    store = lake.publish()
+    with pytest.raises(SpecError, match=r"--set is missing; .* has the label sets animal, sky"):
+        AnswerTable.open(store, None)
+    with pytest.raises(SpecError, match=r"--set is 'colour'; .* has the label sets animal, sky"):
+        AnswerTable.open(store, "colour")
+    table = AnswerTable.open(store, "sky")
     assert (table.labels, table.prompts, table.kept) == (["blue", "grey"], [["b"], ["g"]], [])
     answers = Answers(Vocabulary(table.labels), None)
     found = survey(table, answers, None, n_images=9, most_failed=9, seed=0)

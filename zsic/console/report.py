@@ -1,8 +1,9 @@
 """`report`: a page about an output, or the same in short in the terminal."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zsic.console.inspect import filesystem_of, open_output, refuse_credentials
 from zsic.console.words import count, err, out, show_table, size
@@ -27,9 +28,9 @@ def report(
     set_name: str | None = None,
     n_images: int | None = None,
     as_text: bool = False,
-    s3_endpoint_url: str | None = None,
+    sources: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the page, print the text, or both."""
+    """Write the page, print the text, or both; `sources` are the fields of `store` by which images are reached."""
     from zsic.evaluate import load_truth
     from zsic.report import make_report, render
     from zsic.report.report import N_IMAGES
@@ -38,6 +39,8 @@ def report(
         raise SpecError("--output is missing: the page to write, such as report.html; or print with --text")
     if target is not None and not target.resolve().parent.is_dir():
         raise SpecError(f"--output: {target.resolve().parent} is no folder")
+    reach = StoreSpec(**(sources or {}))
+    s3_endpoint_url = reach.s3_endpoint_url
     refuse_credentials(truth=truth)
     store = open_output(output, s3_endpoint_url)
     found = None if truth is None else load_truth(truth, filesystem=filesystem_of(truth, s3_endpoint_url))
@@ -47,7 +50,7 @@ def report(
         set_name=set_name,
         n_images=n_images or N_IMAGES,
         with_pictures=target is not None,
-        store_spec=StoreSpec(s3_endpoint_url=s3_endpoint_url),
+        sources=reach,
         filesystem=filesystem_of(output, s3_endpoint_url),
     )
     if as_text:

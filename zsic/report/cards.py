@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from zsic.core.outcome import Outcome
+from zsic.report.answer_table import AnswerTable
 from zsic.report.survey import KINDS, Answers, Survey
-from zsic.report.table import Table
 
 _MOST_KEPT, _KEPT_CHARS = 20, 400
 """Kept columns of a row, and letters of each: a page is no table."""
@@ -60,7 +60,7 @@ class Card:
         return best[0].score - best[1].score if len(best) == 2 else None
 
 
-def read_cards(table: Table, answers: Answers, found: Survey) -> list[Card]:
+def read_cards(table: AnswerTable, answers: Answers, found: Survey) -> list[Card]:
     """Read the rows that were picked, label by label as `found` has them; failed ones come last."""
     cards = [
         card
@@ -78,7 +78,9 @@ def read_cards(table: Table, answers: Answers, found: Survey) -> list[Card]:
     return sorted(cards, key=order)
 
 
-def _cards_of(batch: pa.RecordBatch, table: Table, answers: Answers, picked: dict[int, tuple[str, ...]]) -> list[Card]:
+def _cards_of(
+    batch: pa.RecordBatch, table: AnswerTable, answers: Answers, picked: dict[int, tuple[str, ...]]
+) -> list[Card]:
     name = table.columns.name
     is_bad_shard = np.array([outcome == Outcome.BAD_SHARD for outcome in batch["outcome"].to_pylist()])
     code_B, is_right_B = np.full(len(batch), -1, np.int64), np.zeros(len(batch), bool)

@@ -5,18 +5,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from zsic.core.errors import SpecError
 from zsic.core.spec import DecodeSpec, StoreSpec
 from zsic.evaluate import Evaluation, Truth, evaluate
 from zsic.evaluate.files import Filesystem
 from zsic.evaluate.vocabulary import Vocabulary
+from zsic.report.answer_table import AnswerTable
 from zsic.report.cards import Card, read_cards
-from zsic.report.pictures import Picture, find_origin, read_pictures
+from zsic.report.pictures import Picture, read_pictures
 from zsic.report.runs import Run, read_runs
 from zsic.report.survey import FAILED, KINDS, Answers, Survey, survey
-from zsic.report.table import Table
 from zsic.storage.output import Output
-from zsic.storage.snapshot import Snapshot, last_snapshot, place_of
+from zsic.storage.snapshot import Snapshot, place_of
 from zsic.storage.store import Store
 
 N_IMAGES = 400
@@ -71,23 +70,21 @@ def make_report(
     with_pictures: bool = True,
     budget_s: float = BUDGET_S,
     seed: int = 0,
-    store_spec: StoreSpec | None = None,
+    sources: StoreSpec | None = None,
     filesystem: Filesystem | None = None,
 ) -> Report:
     """Collect a report on the published rows of an output, in memory that does not grow with them.
 
     Reads the parts twice or, with a truth, three times, then the pictures of at most `n_images` rows, for at most
-    `budget_s` seconds.  `filesystem` opens the parts; None is the local disk.  Raises `SpecError` when nothing is
-    published, there is no such label set, or no row has a truth.
+    `budget_s` seconds.  `sources` says how images are reached; `filesystem` opens the parts for the evaluation, None is
+    the local disk.  Raises `SpecError` when nothing is published, there is no such label set, or no row has a truth.
     """
-    snapshot = last_snapshot(store)
-    if snapshot is None or not snapshot.parts:
-        raise SpecError(f"{store.uri}: nothing is published there yet; run `zsic classify` to its end first")
-    paths = [f"{store.uri}/{place_of(store, part)}" for part in snapshot.parts]
-    table = Table.open(paths, set_name, filesystem)
+    table = AnswerTable.open(store, set_name)
+    snapshot = table.table.snapshot
     labels = table.labels
     evaluation = None
     if truth is not None:
+        paths = [f"{store.uri}/{place_of(store, part)}" for part in snapshot.parts]
         evaluation = evaluate(paths, truth, set_name=set_name, n_confused=N_CONFUSED, filesystem=filesystem)
     answers = Answers(Vocabulary(labels), truth)
     found = survey(table, answers, evaluation, n_images=n_images, most_failed=N_FAILED, seed=seed)
@@ -96,9 +93,9 @@ def make_report(
     runs, n_runs = read_runs(store)
     pictures: Mapping[int, Picture] = {}
     if with_pictures:
-        spec = store_spec or StoreSpec()
-        origin = find_origin(store, spec, _decode_spec(job))
-        pictures = read_pictures(cards, origin, large=_large(cards), budget_s=budget_s)
+        pictures = read_pictures(
+            cards, store, sources or StoreSpec(), _decode_spec(job), large=_large(cards), budget_s=budget_s
+        )
     return Report(
         uri=store.uri,
         set_name=set_name,

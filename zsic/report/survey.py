@@ -17,9 +17,9 @@ from zsic.evaluate import Evaluation, Truth
 from zsic.evaluate.grid import N_BINS, first_of_bins, to_bins
 from zsic.evaluate.matching import Matching
 from zsic.evaluate.vocabulary import Ids, Vocabulary
+from zsic.report.answer_table import AnswerTable, margins
 from zsic.report.selection import Best, shuffle
 from zsic.report.spread import Histogram, Spread
-from zsic.report.table import Table, margins
 
 SUREST, LEAST_SURE, RANDOM, MISTAKE, FAILED = "surest", "least sure", "random", "mistake", "failed"
 KINDS = (MISTAKE, LEAST_SURE, SUREST, RANDOM, FAILED)
@@ -107,7 +107,7 @@ class Answers:
 
 
 def survey(
-    table: Table, answers: Answers, evaluation: Evaluation | None, *, n_images: int, most_failed: int, seed: int
+    table: AnswerTable, answers: Answers, evaluation: Evaluation | None, *, n_images: int, most_failed: int, seed: int
 ) -> Survey:
     """Count an output in one pass and constant memory, and pick rows: at most `n_images`, and failed ones beside.
 
@@ -126,7 +126,7 @@ class _Tally:
 
     def __init__(
         self,
-        table: Table,
+        table: AnswerTable,
         answers: Answers,
         evaluation: Evaluation | None,
         n_mistakes: int,
@@ -150,7 +150,7 @@ class _Tally:
 
     def add(self, part: int, batch: pa.RecordBatch) -> None:
         """Count one batch."""
-        counts = pc.value_counts(batch["outcome"].dictionary_decode())
+        counts = pc.value_counts(batch["outcome"])
         self._outcomes.update(dict(zip(*(counts.field(i).to_pylist() for i in (0, 1)), strict=True)))
         is_ok = pc.equal(batch["outcome"], str(Outcome.OK))
         self._pick_failed(part, batch.filter(pc.invert(is_ok)))

@@ -36,9 +36,11 @@ def test_a_page_is_written_whole_and_nothing_else(out: str, tmp_path: Path, caps
     assert page.startswith("<!doctype html>")
     assert page.rstrip().endswith("</html>")
     told = capsys.readouterr()
-    assert told.out == ""
-    assert "1 pictures; open it in any browser" in told.err
+    assert told.out.endswith("1 pictures; open it in any browser\n")
+    assert told.err == ""
+    (tmp_path / "a.png").unlink()
     assert run_command(["report", out, "-o", str(target), "--images", "1"]) == 0
+    assert "1 of the pictures could not be read again; the page says why" in capsys.readouterr().err
 
 
 def test_text_needs_no_file_and_says_what_is_there(out: str, capsys: pytest.CaptureFixture[str]) -> None:

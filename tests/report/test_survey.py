@@ -19,7 +19,7 @@ from zsic.evaluate import evaluate, load_truth
 from zsic.evaluate.vocabulary import Vocabulary
 from zsic.report.answer_table import AnswerTable
 from zsic.report.cards import Card, read_cards
-from zsic.report.survey import FAILED, LEAST_SURE, MISTAKE, RANDOM, SUREST, Answers, Survey, survey
+from zsic.report.survey import FAILED, LEAST_SURE, MISTAKE, RANDOM, SUREST, Judge, Survey, survey
 from zsic.storage.rows import RawRow
 from zsic.storage.store import open_store
 
@@ -67,9 +67,9 @@ def look(folder: Path, *, with_truth: bool = False, **changed: Any) -> tuple[Sur
     table = AnswerTable.open(store, None)
     truth = load_truth(str(folder / "truth.csv")) if with_truth else None
     evaluation = evaluate(paths, truth) if truth else None
-    answers = Answers(Vocabulary(table.labels), truth)
-    found = survey(table, answers, evaluation, **{"n_images": 30, "most_failed": 5, "seed": 0} | changed)
-    return found, read_cards(table, answers, found)
+    judge = Judge(Vocabulary(table.labels), truth)
+    found = survey(table, judge, evaluation, **{"n_images": 30, "most_failed": 5, "seed": 0} | changed)
+    return found, read_cards(table, judge, found)
 
 
 def test_counts_are_those_of_the_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -175,10 +175,10 @@ def test_with_several_label_sets_one_is_chosen(tmp_path: Path) -> None:
         AnswerTable.open(store, "colour")
     table = AnswerTable.open(store, "sky")
     assert (table.labels, table.prompts, table.kept) == (["blue", "grey"], [["b"], ["g"]], [])
-    answers = Answers(Vocabulary(table.labels), None)
-    found = survey(table, answers, None, n_images=9, most_failed=9, seed=0)
+    judge = Judge(Vocabulary(table.labels), None)
+    found = survey(table, judge, None, n_images=9, most_failed=9, seed=0)
     assert [(each.label, each.n) for each in found.labels] == [("blue", 4)]
-    cards = read_cards(table, answers, found)
+    cards = read_cards(table, judge, found)
     assert {(card.label, card.score, card.labels) for card in cards} == {("blue", 0.75, ("blue", "grey"))}
 
 

@@ -76,7 +76,7 @@ def _write(target: Path, page: bytes) -> None:
 
 def _tell(made: "Report", target: Path, n_bytes: int) -> None:
     n_pictures = sum(picture.small is not None for picture in made.pictures.values())
-    err.print(
+    out.print(
         f"{printable(str(target))}: {size(n_bytes)}, {count(n_pictures)} pictures; open it in any browser", markup=False
     )
     n_gone = sum(made.pictures[card.id].small is None for card in made.cards if card.outcome == Outcome.OK)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from zsic.core.outcome import Outcome
 from zsic.report.answer_table import AnswerTable
-from zsic.report.survey import KINDS, Answers, Survey
+from zsic.report.survey import KINDS, Judge, Survey
 
 _MOST_KEPT, _KEPT_CHARS = 20, 400
 """Kept columns of a row, and letters of each: a page is no table."""
@@ -60,12 +60,12 @@ class Card:
         return best[0].score - best[1].score if len(best) == 2 else None
 
 
-def read_cards(table: AnswerTable, answers: Answers, found: Survey) -> list[Card]:
+def read_cards(table: AnswerTable, judge: Judge, found: Survey) -> list[Card]:
     """Read the rows that were picked, label by label as `found` has them; failed ones come last."""
     cards = [
         card
-        for batch in table.rows(found.ids_of, answers.columns)
-        for card in _cards_of(batch, table, answers, found.picked)
+        for batch in table.rows(found.ids_of, judge.columns)
+        for card in _cards_of(batch, table, judge, found.picked)
     ]
     place = {count.label: at for at, count in enumerate(found.labels)}
     outcome = {name: at for at, name in enumerate(found.outcomes)}
@@ -79,13 +79,13 @@ def read_cards(table: AnswerTable, answers: Answers, found: Survey) -> list[Card
 
 
 def _cards_of(
-    batch: pa.RecordBatch, table: AnswerTable, answers: Answers, picked: dict[int, tuple[str, ...]]
+    batch: pa.RecordBatch, table: AnswerTable, judge: Judge, picked: dict[int, tuple[str, ...]]
 ) -> list[Card]:
     name = table.columns.name
     is_bad_shard = np.array([outcome == Outcome.BAD_SHARD for outcome in batch["outcome"].to_pylist()])
     code_B, is_right_B = np.full(len(batch), -1, np.int64), np.zeros(len(batch), bool)
     judged = batch.filter(pa.array(~is_bad_shard))
-    code, is_right, _ = answers.judge(judged, answers.vocabulary.answered(judged[name("label")]))
+    code, is_right, _ = judge.decide(judged, judge.vocabulary.answered(judged[name("label")]))
     code_B[~is_bad_shard], is_right_B[~is_bad_shard] = code, is_right
     kept_names = table.kept[:_MOST_KEPT]
     return [
@@ -103,7 +103,7 @@ def _cards_of(
             kinds=picked[row["id"]],
             labels=tuple(row.get(name("labels")) or ()),
             path=tuple(row.get(name("path")) or ()),
-            truth=answers.name(int(code)),
+            truth=judge.name(int(code)),
             is_right=bool(is_right) if code >= 0 and row["outcome"] == Outcome.OK else None,
             kept=tuple((column, _cut(row[column])) for column in kept_names if row[column] is not None),
         )

@@ -13,7 +13,7 @@ from zsic.report.answer_table import AnswerTable
 from zsic.report.cards import Card, read_cards
 from zsic.report.pictures import Picture, read_pictures
 from zsic.report.runs import Run, read_runs
-from zsic.report.survey import FAILED, KINDS, Answers, Survey, survey
+from zsic.report.survey import FAILED, KINDS, Judge, Survey, survey
 from zsic.storage.output import Output
 from zsic.storage.snapshot import Snapshot, place_of
 from zsic.storage.store import Store
@@ -86,9 +86,9 @@ def make_report(
     if truth is not None:
         paths = [f"{store.uri}/{place_of(store, part)}" for part in snapshot.parts]
         evaluation = evaluate(paths, truth, set_name=set_name, n_confused=N_CONFUSED, filesystem=filesystem)
-    answers = Answers(Vocabulary(labels), truth)
-    found = survey(table, answers, evaluation, n_images=n_images, most_failed=N_FAILED, seed=seed)
-    cards = read_cards(table, answers, found)
+    judge = Judge(Vocabulary(labels), truth)
+    found = survey(table, judge, evaluation, n_images=n_images, most_failed=N_FAILED, seed=seed)
+    cards = read_cards(table, judge, found)
     job: Mapping[str, Any] = Output(store).read_job() or {}
     runs, n_runs = read_runs(store)
     pictures: Mapping[int, Picture] = {}

@@ -75,7 +75,7 @@ class Survey:
         return self.outcomes.get(Outcome.OK, 0)
 
 
-class Answers:
+class Judge:
     """Whether answers are right, told by the classes with which `zsic evaluate` counts."""
 
     def __init__(self, vocabulary: Vocabulary, truth: Truth | None) -> None:
@@ -88,7 +88,7 @@ class Answers:
         """What is read of an output for it."""
         return () if self._truth is None else self._truth.columns
 
-    def judge(self, batch: pa.RecordBatch, answer_B: Ids) -> tuple[Ids, npt.NDArray[np.bool_], Ids]:
+    def decide(self, batch: pa.RecordBatch, answer_B: Ids) -> tuple[Ids, npt.NDArray[np.bool_], Ids]:
         """Give the place of each row's truth (-1: none), whether it is answered rightly, and its first true label."""
         if self._matching is None or len(batch) == 0:
             nothing_B: Ids = np.full(len(batch), -1, np.int64)
@@ -107,16 +107,16 @@ class Answers:
 
 
 def survey(
-    table: AnswerTable, answers: Answers, evaluation: Evaluation | None, *, n_images: int, most_failed: int, seed: int
+    table: AnswerTable, judge: Judge, evaluation: Evaluation | None, *, n_images: int, most_failed: int, seed: int
 ) -> Survey:
     """Count an output in one pass and constant memory, and pick rows: at most `n_images`, and failed ones beside.
 
     Of each label the surest, the least sure and random ones; with a truth a quarter are mistakes: the surest, and
     some of each of the most confused pairs.  The same output and seed give the same rows.
     """
-    n_of_a_kind = max(_FEWEST, min(_MOST, n_images // (3 * max(1, len(answers.vocabulary)))))
-    tally = _Tally(table, answers, evaluation, n_images // 4 if evaluation else 0, n_of_a_kind, seed)
-    for part, batch in table.batches(answers.columns):
+    n_of_a_kind = max(_FEWEST, min(_MOST, n_images // (3 * max(1, len(judge.vocabulary)))))
+    tally = _Tally(table, judge, evaluation, n_images // 4 if evaluation else 0, n_of_a_kind, seed)
+    for part, batch in table.batches(judge.columns):
         tally.add(part, batch)
     return tally.close(n_images, most_failed)
 
@@ -127,13 +127,13 @@ class _Tally:
     def __init__(
         self,
         table: AnswerTable,
-        answers: Answers,
+        judge: Judge,
         evaluation: Evaluation | None,
         n_mistakes: int,
         n_of_a_kind: int,
         seed: int,
     ) -> None:
-        self._columns, self._answers, self._seed = table.columns, answers, seed
+        self._columns, self._judge, self._seed = table.columns, judge, seed
         self._n_mistakes, self._n_of_a_kind = n_mistakes, n_of_a_kind
         high = next((step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if table.most_score <= step), 1.0)
         self._scores = Spread(0.0, high, _N_SCORE_BINS)
@@ -146,7 +146,7 @@ class _Tally:
         self._best = {kind: Best(n_of_a_kind) for kind in (SUREST, LEAST_SURE, RANDOM)}
         self._failed, self._failures = Best(_N_FAILED), dict[str, int]()
         self._mistakes, self._pairs = Best(n_mistakes), Best(_N_OF_A_PAIR)
-        self._pair_keys = _pair_keys(answers.vocabulary, evaluation) if n_mistakes else []
+        self._pair_keys = _pair_keys(judge.vocabulary, evaluation) if n_mistakes else []
 
     def add(self, part: int, batch: pa.RecordBatch) -> None:
         """Count one batch."""
@@ -157,7 +157,7 @@ class _Tally:
         batch = batch.filter(is_ok)
         if len(batch) == 0:
             return
-        vocabulary, name = self._answers.vocabulary, self._columns.name
+        vocabulary, name = self._judge.vocabulary, self._columns.name
         answer_B = vocabulary.answered(batch[name("label")])
         # Rejected ones come in front, as label 0.
         label_B, n_labels = answer_B + 1, len(vocabulary) + 1
@@ -190,7 +190,7 @@ class _Tally:
         self._failed.add(group_B, shuffle(id_B, self._seed), id_B, part)
 
     def _pick_mistakes(self, part: int, batch: pa.RecordBatch, answer_B: Ids, value_B: npt.NDArray[np.float64]) -> None:
-        code_B, is_right_B, first_B = self._answers.judge(batch, answer_B)
+        code_B, is_right_B, first_B = self._judge.decide(batch, answer_B)
         wrong = np.flatnonzero((code_B >= 0) & ~is_right_B)
         id_W, value_W = batch["id"].to_numpy()[wrong], value_B[wrong]
         self._mistakes.add(np.zeros(len(wrong), np.int64), value_W, id_W, part)
@@ -201,12 +201,12 @@ class _Tally:
 
     def close(self, n_images: int, most_failed: int) -> Survey:
         """Give the result."""
-        names = [None, *self._answers.vocabulary.names]
+        names = [None, *self._judge.vocabulary.names]
         sums_4C = _widened(self._sums_4C, len(names))
         n_C = sums_4C[0].astype(np.int64)
         # The rejected last, in front of none; equally frequent labels in the order of the set.
         order = sorted(np.flatnonzero(n_C).tolist(), key=lambda c: (c == 0, -n_C[c], c))
-        n_known = self._answers.vocabulary.n_known
+        n_known = self._judge.vocabulary.n_known
         picked = self._picked(order, n_images, most_failed)
         ids_of: dict[int, list[int]] = {}
         for row, part in picked:

@@ -60,6 +60,7 @@ def test_every_field_of_the_spec_is_a_flag_and_the_other_way_round() -> None:
         "predict",
         "verify",
         "evaluate",
+        "report",
         "export",
         "search",
         "demo",

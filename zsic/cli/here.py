@@ -50,7 +50,7 @@ def _demo(
     images: Annotated[int, typer.Option("--images", min=10, help="Pictures to draw.")] = 3000,
     seed: Annotated[int, typer.Option("--seed", help="Of the drawing.")] = 0,
 ) -> None:
-    """Draw pictures into tar shards, classify them with the bundled model, and evaluate."""
+    """Draw pictures into tar shards, classify them with the bundled model, evaluate, and write a report."""
     from zsic import console
 
     console.demo(folder, images, seed)

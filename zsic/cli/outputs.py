@@ -1,4 +1,4 @@
-"""What is done with an output: `verify`, `evaluate`, `export`, `search`."""
+"""What is done with an output: `verify`, `evaluate`, `export`, `search`, `report`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -168,3 +168,41 @@ def _search(
         "set_name": set_name,
     }
     console.search(given, store_fields(s3_endpoint_url, s3_anonymous, allow_scheme), as_json=json, gallery=gallery)
+
+
+@app.command("report")
+def _report(
+    output: Output,
+    target: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page to write: report.html.", show_default=False)
+    ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option("--truth", help="What the images show, as `evaluate` takes it; adds quality.", show_default=False),
+    ] = None,
+    set_name: LabelSet = None,
+    images: Annotated[
+        int | None, typer.Option("--images", min=1, max=5000, help="Most pictures in the page; default 400.")
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="Print outcomes, labels and sample rows instead.")] = False,
+    s3_endpoint_url: Endpoint = None,
+    s3_anonymous: Anonymous = False,
+    allow_scheme: AllowScheme = None,
+) -> None:
+    """Write one HTML file about an output, to look through and to pass on; it needs no server and no network.
+
+    Numbers of the run, shares of the labels, how scores are spread, pictures of each label (surest, least sure,
+    random), failures; with --truth the quality, confused labels, calibration and the mistakes.  Pictures are read
+    again from where they came from, for a minute at most.
+    """
+    from zsic import console
+
+    console.report(
+        output,
+        target,
+        truth=truth,
+        set_name=set_name,
+        n_images=images,
+        as_text=text,
+        sources=store_fields(s3_endpoint_url, s3_anonymous, allow_scheme),
+    )

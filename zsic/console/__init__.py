@@ -7,6 +7,7 @@ from zsic.console.export import export
 from zsic.console.inspect import predict, pull_model, verify
 from zsic.console.job import relabel, run_job, show_plan
 from zsic.console.labels import adjust_labels, calibrate_labels, check_labels, compile_labels, show_schema
+from zsic.console.report import report
 from zsic.console.search import search
 from zsic.console.submit import follow, stop, submit
 
@@ -23,6 +24,7 @@ __all__ = [
     "predict",
     "pull_model",
     "relabel",
+    "report",
     "run_job",
     "search",
     "show_plan",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from zsic.console.job import run_job
+from zsic.console.report import report
 from zsic.console.words import count, err, out, show_table
 from zsic.core.spec import make_spec
 
@@ -14,7 +15,7 @@ N_ROWS_SHOWN = 8
 
 
 def demo(folder: Path, n_images: int, seed: int) -> None:
-    """Draw, classify, evaluate, and show rows of the table."""
+    """Draw, classify, show rows of the table, evaluate, and report."""
     from zsic.demo.label_sets import labels
     from zsic.demo.shards import TRUTH_NAME, write_shards
 
@@ -39,6 +40,9 @@ def demo(folder: Path, n_images: int, seed: int) -> None:
 
     _say(f"zsic evaluate {table} --truth {truth}")
     show_table(["", "images", "top-1 (95 % interval)", "top-5"], _accuracies(folder, table, truth), right=(1,))
+    page = folder / "report.html"
+    _say(f"zsic report {table} --truth {truth} --output {page}")
+    report(str(table), page, truth=str(truth))
     out.print()
     out.print(f"{len(labels())} labels, such as {', '.join(labels()[:3])}; no picture or caption of the held-out pairs")
     out.print("was in the model's training.  Run it again: nothing is done twice.")

@@ -2,7 +2,7 @@
 
 import io
 
-from zsic.core.decode import decode
+from zsic.core.decode import inspect, load
 from zsic.core.spec import DecodeSpec
 
 QUALITY = 80
@@ -13,7 +13,10 @@ def make_thumbnail(data: bytes, spec: DecodeSpec, side: int) -> bytes:
 
     What the file holds beside its pixels (place, camera, owner) is left out.  Raises `DecodeError`.
     """
-    image = decode(data, spec)
+    file = inspect(data, spec)
+    # A JPEG is decoded to a fraction of its size where that is enough; others take no notice.
+    file.draft(None, (side, side))
+    image = load(file, spec)
     image.thumbnail((side, side))
     image.info.clear()  # Pillow would write a comment again
     buffer = io.BytesIO()

@@ -46,6 +46,15 @@ class Table:
         except (pa.ArrowException, OSError) as error:
             raise StoreError(f"output: {self.store.uri}/{part.name} cannot be read: {error}") from error
 
+    def footers(self) -> Iterator[pq.FileMetaData]:
+        """Give the footers of the parts.  Raises `StoreError`."""
+        for part in self.snapshot.parts:
+            try:
+                with _open_part(self.store, part) as file:
+                    yield pq.ParquetFile(file).metadata
+            except (pa.ArrowException, OSError) as error:
+                raise StoreError(f"output: {self.store.uri}/{part.name} cannot be read: {error}") from error
+
     def answer_column(self, column: str, set_name: str | None) -> str:
         """What the column `label`, `score` or `predictions` of a label set is called.
 

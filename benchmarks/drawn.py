@@ -9,7 +9,7 @@ Shape legend: N pictures, D embedding width, T texts.
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +53,25 @@ class Texts:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Pictures of which every other one shows a held-out pair; the first two of each four are to learn from."""
+    """Pictures, and what they show."""
 
     scenes: tuple[Scene, ...]
     clear_ND: torch.Tensor
     coarse_ND: torch.Tensor
+    learn_N: Bools
+    """The half to learn from; the other one is to be judged by."""
     texts: Texts
 
     @property
     def held_out_N(self) -> Bools:
-        return np.arange(len(self.scenes)) % 2 == 0
+        """Whether training saw no picture of this shape in this colour."""
+        return np.array([scene.held_out for scene in self.scenes])
 
-    @property
-    def learn_N(self) -> Bools:
-        """The half to learn from; the other one is to be judged by."""
-        return np.arange(len(self.scenes)) % 4 < 2
+    def only(self, at_N: Bools) -> "World":
+        """Some of the pictures."""
+        scenes = tuple(self.scenes[at] for at in np.flatnonzero(at_N))
+        clear_ND, coarse_ND = self.clear_ND[at_N], self.coarse_ND[at_N]
+        return replace(self, scenes=scenes, clear_ND=clear_ND, coarse_ND=coarse_ND, learn_N=self.learn_N[at_N])
 
     def truth(self, task: str, labels: Sequence[str]) -> Integers:
         """Index of each picture's true label, -1 where there is none."""
@@ -95,10 +99,11 @@ def make_world(n_pictures: int, cache: Path | None = None) -> World:
     kept = None if cache is None else cache / f"drawn-{SEED}-{2 * half}-{checkpoint.digest[:16]}.npz"
     if kept is not None and kept.exists():
         arrays = np.load(kept)
-        scenes = tuple(Scene(*row) for row in arrays["scenes"].tolist())
-        return World(scenes, torch.from_numpy(arrays["clear"]), torch.from_numpy(arrays["coarse"]), texts)
+        known = tuple(Scene(*row) for row in arrays["scenes"].tolist())
+        return _world(known, torch.from_numpy(arrays["clear"]), torch.from_numpy(arrays["coarse"]), texts)
     encoder = ImageEncoder(checkpoint)
-    scenes, parts = [], {"clear": [], "coarse": []}
+    scenes: list[Scene] = []
+    parts: dict[str, list[torch.Tensor]] = {"clear": [], "coarse": []}
     drawn = zip(pictures(half, SEED, held_out=True), pictures(half, SEED, held_out=False), strict=True)
     pixels: dict[str, list[npt.NDArray[np.uint8]]] = {"clear": [], "coarse": []}
     for number, pair in enumerate(drawn):
@@ -117,4 +122,9 @@ def make_world(n_pictures: int, cache: Path | None = None) -> World:
         kept.parent.mkdir(parents=True, exist_ok=True)
         rows = np.array([list(scene.attributes().values()) for scene in scenes])
         np.savez(kept, scenes=rows, clear=clear_ND.numpy(), coarse=coarse_ND.numpy())
-    return World(tuple(scenes), clear_ND, coarse_ND, texts)
+    return _world(tuple(scenes), clear_ND, coarse_ND, texts)
+
+
+def _world(scenes: tuple[Scene, ...], clear_ND: torch.Tensor, coarse_ND: torch.Tensor, texts: Texts) -> World:
+    # Held-out pairs and others come by turns: the first two of each four are as many of either kind.
+    return World(scenes, clear_ND, coarse_ND, np.arange(len(scenes)) % 4 < 2, texts)

@@ -1,0 +1,101 @@
+"""What docs/labels.md shows is taken by the reader, the schema and the program; its figures were measured."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from runs import draw
+from test_readme import blocks, commands
+
+from zsic.core.label_form import LabelForm, LabelSetForm, RejectForm
+from zsic.core.labels import LabelSet, load_labels
+from zsic.core.spec import LabelsSpec
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "labels.md").read_text(encoding="utf-8")
+FILES = blocks("yaml", PAGE)
+VALIDATOR = Draft202012Validator(json.loads((ROOT / "docs" / "labels.schema.json").read_text(encoding="utf-8")))
+
+
+def _load(text: str, folder: Path) -> LabelSet:
+    (folder / "labels.yaml").write_text(text, encoding="utf-8")
+    return load_labels(LabelsSpec(path=str(folder / "labels.yaml")))
+
+
+def _named(folder: Path) -> list[str]:
+    """Write the label files that have a name on top, and give the names."""
+    names = []
+    for text in FILES:
+        if found := re.search(r"^# (\w+\.yaml)$", text, re.MULTILINE):
+            (folder / found[1]).write_text(text, encoding="utf-8")
+            names.append(found[1])
+    return names
+
+
+@pytest.mark.parametrize("text", FILES, ids=range(len(FILES)))
+def test_label_files_are_valid(text: str, tmp_path: Path) -> None:
+    VALIDATOR.validate(yaml.safe_load(text))
+    assert len(_load(text, tmp_path).names) >= 2
+
+
+@pytest.mark.parametrize("form", [LabelSetForm, LabelForm, RejectForm])
+def test_every_field_has_an_example(form: type[LabelSetForm] | type[LabelForm] | type[RejectForm]) -> None:
+    for name in form.model_fields:
+        assert re.search(rf"\b{name}\b", "\n".join(FILES)), name
+
+
+def test_they_are_what_is_said_of_them(tmp_path: Path) -> None:
+    shapes, languages, families, some, several, shares = (_load(text, tmp_path) for text in FILES)
+    assert shapes.prompts()[0][0] == "This is a photo of disc, a type of shape."
+    assert shapes.prompts()[2] == ("a heart shape", "my heart")
+    assert languages.prompts() == (("This is a photo of cat.",), ("Das ist ein Foto von Wellensittich.",))
+    assert (families.rules.back_off, families.rules.threshold_C[3]) == (0.7, 0.8)
+    assert families.rules.parents_C[:2] == (("round",), ("round",))
+    assert families.prompts()[7] == ("This is a photo of a star.",)
+    assert (some.rules.n_answers, some.rules.min_similarity, some.rules.threshold_C[2]) == (3, 0.2, 0.5)
+    assert several.rules.threshold_C == (0.9, 0.95, None)
+    assert [len(each) for each in several.negatives()] == [1, 2, 1]
+    assert shares.prior_C == (0.7, 0.2, 0.1)
+
+
+def test_figures_are_those_of_the_last_measurement() -> None:
+    """Each cell of the page's table stands in the table that it links to."""
+    (link,) = set(re.findall(r"\(\.\./(benchmarks/results/labels_\S+\.md)\)", PAGE))
+    measured = (ROOT / link).read_text(encoding="utf-8")
+    rows = re.search(r"^\| method \|.*?\n\n", PAGE, re.MULTILINE | re.DOTALL)
+    assert rows is not None
+    figures = re.findall(r"(?<![\w.])\d+\.\d+(?![\w.])", rows[0])
+    assert len(figures) > 40
+    assert [figure for figure in figures if not re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.])", measured)] == []
+
+
+@pytest.mark.ray
+def test_commands_and_python_run_as_they_stand(tmp_path: Path) -> None:
+    assert {"shapes.yaml", "families.yaml", "several.yaml"} <= set(_named(tmp_path))
+    (tmp_path / "photo.jpg").write_bytes(draw(0))
+    program = [str(Path(sys.executable).parent / "zsic")]
+    runs = [[*program, "demo", "--images", "60"]]
+    runs += [[*program, *words[1:]] for words in commands(PAGE) if words[0] == "zsic"]
+    runs += [[sys.executable, "-c", code] for code in blocks("python", PAGE)]
+    assert len(runs) > 9
+    for command in runs:
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    table = ds.dataset(sorted((tmp_path / "zsic-demo" / "all").glob("*.parquet"))).to_table()
+    assert {"label_colour", "label_shape", "label_tag", "labels_tag"} <= set(table.column_names)
+    assert "label" not in table.column_names

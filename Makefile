@@ -18,10 +18,12 @@ test: check ## Install, then format, lint, types, imports and all tests
 test-faults: $(VENV)/develops ## Install, then the long proofs: 200,000 mutants of each kind, for hours
 	$(BIN)/python -m pytest --faults -m faults
 
-bench: $(VENV)/develops ## Install, then measure against limits and peers: decoding, encoding, relabelling, a store, growth, the job; 25 min
+bench: $(VENV)/develops ## Install, then measure against limits and peers: decoding, encoding, relabelling, labels, a store, growth, the job; 40 min
 	$(BIN)/python benchmarks/decode.py --write
 	$(BIN)/python benchmarks/encoder.py --write
 	$(BIN)/python benchmarks/embeddings.py --write
+	$(BIN)/python benchmarks/relabel.py --write
+	$(BIN)/python benchmarks/labels.py --write
 	$(BIN)/python benchmarks/explain.py --write
 	$(BIN)/python benchmarks/store.py --keys 100000 --write
 	$(BIN)/python benchmarks/scale.py --ledger 1e5,1e6,1e5s3 --images 20000 --write

@@ -39,8 +39,8 @@ from zsic.storage.store import open_store
 
 ROWS_PER_PART = 100_000
 TOP_K = 5
-LEAST = 0.35
-"""Of what its cores could do without Ray: floor of the rate while rows flow."""
+LEAST = 0.05
+"""Of what its cores could do without Ray: floor of the rate while rows flow, most of which is the start of workers."""
 
 
 class Listing:

@@ -19,7 +19,8 @@
     const low = valueOf("low"), high = valueOf("high"), key = valueOf("key").toLowerCase();
     const isChosen = (name) => !valueOf(name) || of[name] === valueOf(name);
     if (valueOf("kind") && !of.kinds.split("|").includes(valueOf("kind"))) return false;
-    if (!isChosen("label") || !isChosen("truth") || !isChosen("outcome")) return false;
+    if (!isChosen("label") || !isChosen("outcome")) return false;
+    if (valueOf("truth") && !data.cards[of.id].truth.includes(valueOf("truth"))) return false;
     if (low !== "" && !(of.score !== "" && Number(of.score) >= Number(low))) return false;
     if (high !== "" && !(of.score !== "" && Number(of.score) <= Number(high))) return false;
     return !key || of.key.toLowerCase().includes(key);

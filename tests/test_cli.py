@@ -252,6 +252,12 @@ def test_labels_check_shows_prompts_and_warns(tmp_path: Path) -> None:
     assert "a photo of a red circle." in done.stdout
     assert "case or white space" in done.stdout
     assert "exceed the limit" in done.stdout
+    (tmp_path / "several.yaml").write_text("mode: multi\nlabels: [red, {name: star, negative: 'not a {}'}]\n")
+    done = zsic("labels", "check", tmp_path / "several.yaml")
+    shown = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert "against not a star 6" in shown
+    assert "against This is a photo of something else. 13" in shown
+    assert any(line.startswith("warning: 'red' and 1 more: no `threshold`") for line in shown)
 
 
 def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:

@@ -65,15 +65,46 @@ def test_they_are_what_is_said_of_them(tmp_path: Path) -> None:
     assert shares.prior_C == (0.7, 0.2, 0.1)
 
 
-def test_figures_are_those_of_the_last_measurement() -> None:
-    """Each cell of the page's table stands in the table that it links to."""
+MEASURED = {
+    "`imagenet80` in place": ("labels: shape", None, "`imagenet80`", 2, 3),
+    "a synonym it knows": ("labels: shape", None, "the same with a synonym that it knows", 2, 3),
+    "a description in words": ("labels: shape", None, "with a description, no label's words", 2, 3),
+    "`context:": ("labels: colour-shape", None, "context `a type of shape`", 2, 3),
+    "`back_off: 0.7`": ("144 labels in 12 colours (red: red circle, ...), ", "all", "0.7 ", 1),
+    "reject by `score`": ("", "all", "`score`", 3),
+    "reject by `similarity`": ("", "all", "`similarity`", 3),
+    "reject by background": ("", "all", "background `something else`", 3),
+    "background that names": ("", "all", "background names the other shapes", 3),
+    "`mode: multi`": ("", "all", "the default negative, `This is a photo of something else.`, own", 2),
+    "true shares": ("", "all", "Zipf", 3),
+    "shares estimated, Zipf": ("", "all", "Zipf", 4),
+    "shares estimated, all equal": ("", "all", "equal shares", 4),
+}
+"""Row of the page -> heading, condition, row and columns (as drawn, coarse) of the measurement."""
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_figures_are_those_of_the_measurement() -> None:
+    """Those with the method, as drawn and coarse."""
     (link,) = set(re.findall(r"\(\.\./(benchmarks/results/labels_\S+\.md)\)", PAGE))
     measured = (ROOT / link).read_text(encoding="utf-8")
-    rows = re.search(r"^\| method \|.*?\n\n", PAGE, re.MULTILINE | re.DOTALL)
-    assert rows is not None
-    figures = re.findall(r"(?<![\w.])\d+\.\d+(?![\w.])", rows[0])
-    assert len(figures) > 40
-    assert [figure for figure in figures if not re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.])", measured)] == []
+    shown = [_cells(line) for line in PAGE.splitlines() if line.startswith("|")]
+    for start, (heading, condition, row, *columns) in MEASURED.items():
+        (ours,) = [cells for cells in shown if len(cells) == 6 and cells[0].startswith(start)]
+        found = []
+        for place, coarse in enumerate(("", ", coarse")):
+            if row in ("Zipf", "equal shares"):
+                lines = re.findall(rf"^\| all{coarse} \| {row} \|.*", measured, re.MULTILINE)
+            else:
+                title = heading if condition is None else f"{heading}{condition}{coarse}"
+                parts = re.findall(rf"^### (?:\d+ )?{re.escape(title)}$(.*?)(?=^##|\Z)", measured, re.M | re.S)
+                lines = [line for part in parts for line in part.splitlines() if line.startswith(f"| {row}")]
+            assert len(lines) == 1, (start, lines)
+            found.append(_cells(lines[0])[columns[place if condition is None else 0]].split()[0])
+        assert [ours[3], ours[5]] == found, start
 
 
 @pytest.mark.ray

@@ -2,6 +2,7 @@ import numpy as np
 
 from zsic.core.label_check import Finding, check_labels
 from zsic.core.labels import Label, LabelSet
+from zsic.core.rules import Rules
 
 
 def label_set(*names: str, templates: tuple[str, ...] = ("a {}",)) -> LabelSet:
@@ -81,3 +82,25 @@ def test_synonyms_without_a_place_are_told() -> None:
 def test_shares_are_told() -> None:
     labels = LabelSet((Label("cat"), Label("dog")), ("a {}",), prior_C=(0.5, 0.5))
     assert [finding.kind for finding in check_labels(labels)] == ["shares"]
+
+
+def test_labels_that_pass_at_a_score_that_means_nothing_are_told_where_there_are_negatives() -> None:
+    rules = Rules(mode="multi", threshold_C=(0.9, None, None))
+    labels = LabelSet(label_set("cat", "dog", "cow").labels, ("a {}",), rules=rules)
+    assert check_labels(labels) == []
+    (finding,) = check_labels(labels, contrasted=True)
+    assert (finding.kind, finding.labels) == ("no_threshold", ("dog", "cow"))
+    assert finding.message.startswith("'dog' and 1 more: no `threshold`, and so an answer from 0.5 on")
+    all_have = LabelSet(labels.labels, ("a {}",), rules=Rules(mode="multi", threshold_C=(0.9, 0.8, 0.7)))
+    assert check_labels(all_have, contrasted=True) == []
+
+
+def test_negative_prompts_over_the_limit_are_told_where_they_are_read() -> None:
+    rules = Rules(mode="multi", threshold_C=(0.9, 0.9))
+    labels = LabelSet(
+        (Label("cat"), Label("dog", negative=("no {} at all",))), ("a {}",), rules=rules, negative=("no",)
+    )
+    assert check_labels(labels, count_tokens=count_words, token_limit=3) == []
+    findings = check_labels(labels, count_tokens=count_words, token_limit=3, contrasted=True)
+    assert found(findings) == [("too_long", ("dog",))]
+    assert "'no dog at all'" in findings[0].message

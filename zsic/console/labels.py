@@ -37,16 +37,22 @@ def check_labels(labels: str, model: str, templates: Sequence[str]) -> None:
     label_set = load_labels(labels_spec(labels, templates))
     encoder = TextEncoder(resolve(ModelSpec(name=model)))
     head = compile_head(label_set, encoder)
-    rows: list[tuple[object, ...]] = []
-    for name, prompts in zip(label_set.names, label_set.prompts(), strict=True):
-        for number, prompt in enumerate(prompts):
-            rows.append((name if number == 0 else "", prompt, encoder.count_tokens([prompt])[0]))
+    contrasted = head.negative_CD is not None
+    negatives = label_set.negatives() if contrasted else ((),) * len(label_set.names)
+    for_all = negatives[0] if len(set(negatives)) == 1 else ()
+    texts: list[tuple[str, str]] = []
+    for name, prompts, against in zip(label_set.names, label_set.prompts(), negatives, strict=True):
+        texts += [(name if number == 0 else "", prompt) for number, prompt in enumerate(prompts)]
+        texts += [("  against", prompt) for prompt in against if not for_all]
+    texts += [("all against", prompt) for prompt in for_all]
+    rows = [(*text, encoder.count_tokens([text[1]])[0]) for text in texts]
     show_table(["label", "prompt as the model gets it", "tokens"], rows, right=(2,))
     findings = find(
         label_set,
         count_tokens=lambda prompt: encoder.count_tokens([prompt])[0],
         token_limit=encoder.token_limit,
         similarity_CC=(head.matrix_CD @ head.matrix_CD.T).numpy(),
+        contrasted=contrasted,
     )
     out.print()
     out.print(f"{len(label_set.names):,} labels, {len(rows):,} prompts, at most {encoder.token_limit} tokens each")

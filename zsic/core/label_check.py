@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zsic.core.labels import LabelSet
+from zsic.core.rules import MULTI_THRESHOLD
 
 NEAR_DUPLICATE = 0.97
 """Cosine of two heads from which on their labels are near-duplicates; their images are divided by chance."""
@@ -22,7 +23,15 @@ class Finding:
     """One thing to look at; nothing is refused for it."""
 
     kind: Literal[
-        "one_label", "same_letters", "same_prompts", "same_name", "no_place", "too_long", "near_duplicate", "shares"
+        "one_label",
+        "same_letters",
+        "same_prompts",
+        "same_name",
+        "no_place",
+        "too_long",
+        "near_duplicate",
+        "shares",
+        "no_threshold",
     ]
     labels: tuple[str, ...]
     message: str
@@ -35,9 +44,11 @@ def check_labels(
     token_limit: int | None = None,
     similarity_CC: npt.NDArray[np.floating] | None = None,
     near_duplicate: float = NEAR_DUPLICATE,
+    contrasted: bool = False,
 ) -> list[Finding]:
     """Look for what is seldom meant; tokens and similarities only where what they need is given.
 
+    `contrasted` tells that the model compares each label with its negative prompts, which then count as prompts.
     `count_tokens` includes the start and end marks, as `token_limit` does.  `similarity_CC` holds the cosine
     of each pair of labels, in label order; its lower half is not read.
     """
@@ -47,9 +58,10 @@ def check_labels(
         *_find_shared_names(label_set),
         *_find_lost_synonyms(label_set),
         *_find_shares(label_set),
+        *(_find_no_threshold(label_set) if contrasted else ()),
     ]
     if count_tokens is not None and token_limit is not None:
-        findings += _find_too_long(label_set, count_tokens, token_limit)
+        findings += _find_too_long(label_set, count_tokens, token_limit, contrasted)
     if similarity_CC is not None:
         findings += _find_near_duplicates(label_set.names, similarity_CC, near_duplicate)
     return findings
@@ -116,8 +128,26 @@ def _find_shares(label_set: LabelSet) -> Iterator[Finding]:
         )
 
 
-def _find_too_long(label_set: LabelSet, count_tokens: Callable[[str], int], token_limit: int) -> Iterator[Finding]:
-    for name, prompts in zip(label_set.names, label_set.prompts(), strict=True):
+def _find_no_threshold(label_set: LabelSet) -> Iterator[Finding]:
+    """Find labels that pass at a score which, made of a comparison with negative prompts, means nothing."""
+    need_C = label_set.rules.threshold_C or (None,) * len(label_set.names)
+    names = tuple(name for name, need in zip(label_set.names, need_C, strict=True) if need is None)
+    if names:
+        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+        yield Finding(
+            "no_threshold",
+            names,
+            f"{names[0]!r}{more}: no `threshold`, and so an answer from {MULTI_THRESHOLD:g} on, which most images may "
+            "reach, as such scores only compare a label with its negative prompts; choose it from labelled images",
+        )
+
+
+def _find_too_long(
+    label_set: LabelSet, count_tokens: Callable[[str], int], token_limit: int, contrasted: bool
+) -> Iterator[Finding]:
+    negatives = label_set.negatives() if contrasted else ((),) * len(label_set.names)
+    for name, own, against in zip(label_set.names, label_set.prompts(), negatives, strict=True):
+        prompts = (*own, *against)
         tokens = {prompt: count_tokens(prompt) for prompt in prompts}
         too_long = [prompt for prompt in prompts if tokens[prompt] > token_limit]
         if too_long:

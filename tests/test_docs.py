@@ -10,7 +10,7 @@ import yaml
 from crashpoints import make_world
 from toy import play, read_published
 
-from zsic.core.predictions import Answers
+from zsic.core.embedding import Embeddings
 from zsic.core.schema import SOURCE_TOTAL, output_schema
 from zsic.core.spec import StoreSpec, make_spec
 from zsic.storage.mirror import Mirror
@@ -27,10 +27,10 @@ def _write_part(path: Path, first: int, answered: list[int]) -> np.ndarray:
     rng = np.random.default_rng(first)
     image_BD = rng.normal(size=(len(answered), DIM)).astype(np.float32)
     image_BD /= np.linalg.norm(image_BD, axis=1, keepdims=True)
-    answers = Answers(["cat", "dog"], 5, 1, DIM)
-    score_B1 = np.ones((len(answered), 1), np.float32)
-    answers.enter(np.array(answered), np.zeros((len(answered), 1), np.int32), score_B1, score_B1, image_BD)
-    columns = answers.columns() | {
+    embeddings = Embeddings(5, DIM)
+    embeddings.enter(np.array(answered), image_BD)
+    columns = {
+        "embedding": embeddings.to_array(),
         "id": [first + at for at in range(5)],
         "uri": [f"{first + at}.jpg" for at in range(5)],
         "outcome": ["ok" if at in answered else "corrupt" for at in range(5)],

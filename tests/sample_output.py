@@ -63,6 +63,8 @@ class Lake:
     sets: Sequence[AnswerColumns] = ONE_SET
     rows_per_part: int = 1_000
     metadata: dict[str, object] = field(default_factory=dict)
+    digest: str = "0123456789abcdef"
+    """Of the model's weights."""
     store: StoreSpec = field(default_factory=StoreSpec)
 
     def publish(self) -> Store:
@@ -75,7 +77,7 @@ class Lake:
             output=OutputSpec(uri=str(self.output)),  # type: ignore[arg-type]
         )
         listing = list_sources(self.source, objects, excluding=store.uri)
-        fields = {"model": {"digest": "0123456789abcdef", "dtype": "float32"}, "decode": DecodeSpec().model_dump()}
+        fields = {"model": {"digest": self.digest, "dtype": "float32"}, "decode": DecodeSpec().model_dump()}
         work = output.begin(listing, fields, self.source.model_dump(mode="json"))
         assert work.plan is not None
         assert work.lease is not None

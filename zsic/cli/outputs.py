@@ -184,6 +184,9 @@ def _report(
     images: Annotated[
         int | None, typer.Option("--images", min=1, max=5000, help="Most pictures in the page; default 400.")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="With --truth: heat maps of mistakes, by the output's own model.")
+    ] = False,
     text: Annotated[bool, typer.Option("--text", help="Print outcomes, labels and sample rows instead.")] = False,
     s3_endpoint_url: Endpoint = None,
     s3_anonymous: Anonymous = False,
@@ -204,5 +207,6 @@ def _report(
         set_name=set_name,
         n_images=images,
         as_text=text,
+        explain=explain,
         sources=store_fields(s3_endpoint_url, s3_anonymous, allow_scheme),
     )

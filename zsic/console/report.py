@@ -28,6 +28,7 @@ def report(
     set_name: str | None = None,
     n_images: int | None = None,
     as_text: bool = False,
+    explain: bool = False,
     sources: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page, print the text, or both; `sources` are the fields of `store` by which images are reached."""
@@ -37,6 +38,8 @@ def report(
 
     if target is None and not as_text:
         raise SpecError("--output is missing: the page to write, such as report.html; or print with --text")
+    if explain and truth is None:
+        raise SpecError("--explain is of mistakes, which --truth tells; give both")
     if target is not None and not target.resolve().parent.is_dir():
         raise SpecError(f"--output: {target.resolve().parent} is no folder")
     reach = StoreSpec(**(sources or {}))
@@ -50,6 +53,7 @@ def report(
         set_name=set_name,
         n_images=n_images or N_IMAGES,
         with_pictures=target is not None,
+        explain=explain and target is not None,
         sources=reach,
         filesystem=filesystem_of(output, s3_endpoint_url),
     )

@@ -154,6 +154,7 @@ def _card_data(card: Card, picture: Picture) -> dict[str, Any]:
         "predictions": [[each.label, each.score, each.similarity] for each in card.predictions],
         "truth": list(card.truth or ()),
         "large": picture.large,
+        "maps": [list(each) for each in picture.maps],
     }
 
 

@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -24,8 +25,11 @@ from zsic.storage.objects import Objects
 from zsic.storage.originals import Originals
 from zsic.storage.store import Store
 
-SMALL_PX, LARGE_PX = 192, 512
-"""Longest side: in the gallery, and on click."""
+if TYPE_CHECKING:
+    from zsic.report.reasons import Reasons
+
+SMALL_PX, LARGE_PX, MAP_PX = 192, 512, 420
+"""Longest side: in the gallery, on click, and of a heat map."""
 _READERS = 4
 _LOOSE_AT_ONCE = 64
 _TIMEOUT_S, _ATTEMPTS = 10.0, 2
@@ -44,6 +48,8 @@ class Picture:
     """Of the small one, pixels."""
     reason: str = ""
     """Why there is none."""
+    maps: tuple[tuple[str, str], ...] = ()
+    """Of a mistake, if it is explained: label, and a data URI of where that was seen."""
 
 
 @dataclass
@@ -52,6 +58,7 @@ class _Album:
 
     decode: DecodeSpec
     large: frozenset[int]
+    reasons: "Reasons | None"
     ends_at: float
     pictures: dict[int, Picture] = field(default_factory=dict)
     is_over: threading.Event = field(default_factory=threading.Event)
@@ -65,7 +72,10 @@ class _Album:
             self.pictures[card.id] = Picture(reason=f"{answer.outcome}: {answer.detail}")
             return
         try:
-            self.pictures[card.id] = _draw(answer, card, self.decode, card.id in self.large)
+            picture = _draw(answer, card, self.decode, card.id in self.large)
+            if self.reasons is not None:
+                picture = replace(picture, maps=_draw_maps(self.reasons, answer, card))
+            self.pictures[card.id] = picture
         except DecodeError as error:
             self.pictures[card.id] = Picture(reason=str(error))
 
@@ -77,15 +87,17 @@ def read_pictures(
     decode: DecodeSpec,
     *,
     large: frozenset[int] = frozenset(),
+    reasons: "Reasons | None" = None,
     budget_s: float = 60.0,
 ) -> dict[int, Picture]:
     """Give the picture of each card of the output in `store`, by its id; those in `large` have a larger one, too.
 
-    Failed rows have none.  Takes `budget_s` seconds, and as long as one picture takes beyond.
+    Failed rows have none; mistakes that `reasons` explain have heat maps beside them.  Takes `budget_s` seconds, and as
+    long as one picture takes beyond.
     """
     pictures = {card.id: Picture(reason=card.detail or card.outcome) for card in cards if card.outcome != Outcome.OK}
     readable = [card for card in cards if card.outcome == Outcome.OK]
-    album = _Album(decode, large, time.monotonic() + budget_s)
+    album = _Album(decode, large, reasons, time.monotonic() + budget_s)
     patient = sources.model_copy(update={"timeout_s": _TIMEOUT_S, "attempts": _ATTEMPTS})
     groups = _grouped(readable)
     pool = ThreadPoolExecutor(_READERS, thread_name_prefix="picture")
@@ -133,6 +145,16 @@ def _draw(data: bytes, card: Card, decode: DecodeSpec, is_large: bool) -> Pictur
     if is_large and max(card.width or 0, card.height or 0) > SMALL_PX:
         large = _to_uri(make_thumbnail(data, decode, LARGE_PX))
     return Picture(_to_uri(small), large, width, height)
+
+
+def _draw_maps(reasons: "Reasons", data: bytes, card: Card) -> tuple[tuple[str, str], ...]:
+    maps = []
+    for label, picture in reasons.draw(data, card):
+        picture.thumbnail((MAP_PX, MAP_PX))
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=80)
+        maps.append((label, _to_uri(buffer.getvalue())))
+    return tuple(maps)
 
 
 def _to_uri(jpeg: bytes) -> str:

@@ -68,6 +68,7 @@ def make_report(
     set_name: str | None = None,
     n_images: int = N_IMAGES,
     with_pictures: bool = True,
+    explain: bool = False,
     budget_s: float = BUDGET_S,
     seed: int = 0,
     sources: StoreSpec | None = None,
@@ -76,8 +77,9 @@ def make_report(
     """Collect a report on the published rows of an output, in memory that does not grow with them.
 
     Reads the parts twice or, with a truth, three times, then the pictures of at most `n_images` rows, for at most
-    `budget_s` seconds.  `sources` says how images are reached; `filesystem` opens the parts for the evaluation, None is
-    the local disk.  Raises `SpecError` when nothing is published, there is no such label set, or no row has a truth.
+    `budget_s` seconds; `explain` loads the output's model for heat maps of mistakes.  `sources` says how images are
+    reached; `filesystem` opens the parts for the evaluation, None is the local disk.  Raises `SpecError` when nothing
+    is published, there is no such label set, or no row has a truth; and where `explain` cannot be, as `Reasons.of`.
     """
     table = AnswerTable.open(store, set_name)
     snapshot = table.table.snapshot
@@ -93,9 +95,13 @@ def make_report(
     runs, n_runs = read_runs(store)
     pictures: Mapping[int, Picture] = {}
     if with_pictures:
-        pictures = read_pictures(
-            cards, store, sources or StoreSpec(), _decode_spec(job), large=_large(cards), budget_s=budget_s
-        )
+        reach, decode = sources or StoreSpec(), _decode_spec(job)
+        reasons = None
+        if explain:
+            from zsic.report.reasons import Reasons  # loads torch
+
+            reasons = Reasons.of(table, job, cards, decode, reach)
+        pictures = read_pictures(cards, store, reach, decode, large=_large(cards), reasons=reasons, budget_s=budget_s)
     return Report(
         uri=store.uri,
         set_name=set_name,

@@ -134,6 +134,15 @@
     const frame = closer.querySelector(".closer-picture");
     if (small) frame.replaceChildren(element("img", "", { src: of.large || small.src, alt: small.alt }));
     else frame.replaceChildren(element("span", card.querySelector(".nothing").textContent, { class: "nothing" }));
+    for (const [label, map] of of.maps) {
+      const figure = element("figure", "");
+      const told = label === card.dataset.label ? "answered" : "true label";
+      figure.append(
+        element("img", "", { src: map, alt: `Where ${label} was seen: the warmer, the more it speaks for it` }),
+        element("figcaption", `where ${label} was seen (${told})`),
+      );
+      frame.append(figure);
+    }
     closer.querySelector(".bars").replaceChildren(...of.predictions.map(([label, score, similarity]) => {
       const row = element("li", "", { title: `similarity ${similarity.toFixed(3)}` });
       if (of.truth.includes(label)) row.className = "true";

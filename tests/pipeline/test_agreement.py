@@ -8,7 +8,7 @@ from PIL import Image
 from runs import LABELS, draw, read_table, write_shard
 
 from zsic.core.errors import MismatchError, SpecError
-from zsic.core.spec import JobSpec, change_spec, make_spec
+from zsic.core.spec import JobSpec, change_labels, change_spec, make_spec
 from zsic.demo.label_sets import labels
 from zsic.pipeline.agreement import N_IMAGES, Agreement, check_agreement
 from zsic.pipeline.job import prepare
@@ -69,7 +69,7 @@ def test_too_little_agreement_begins_nothing(tmp_path: Path) -> None:
         noise = np.random.default_rng(number).integers(0, 256, (6, 6, 3), np.uint8)
         Image.fromarray(noise).resize((64, 64), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
     spec = _spec(folder, tmp_path / "out", min_agreement=1.0)
-    spec = change_spec(spec, {"labels": {"names": labels()}})
+    spec = change_labels(spec, [{"names": tuple(labels())}])
     with pytest.raises(
         SpecError, match=r"gave the same label to 1\d\d of 200 images .*, and execution\.min_agreement is 100\.0%"
     ):

@@ -165,6 +165,11 @@ def adjust_labels(
             out.print(f"... and {len(order) - _SHOWN:,} labels with smaller shares", style="dim")
         unsettled = "" if made.shares.converged else ", which did not settle"
         out.print(f"estimated from {made.shares.n_rows:,} rows in {made.shares.n_iterations} rounds{unsettled}")
+        out.print(
+            "shares are as good as the scores are: calibrate first, and where labels are about equally common leave them "
+            "as they are",
+            style="dim",
+        )
     _save(made.head, output)
 
 

@@ -166,7 +166,7 @@ def adjust_labels(
         unsettled = "" if made.shares.converged else ", which did not settle"
         out.print(f"estimated from {made.shares.n_rows:,} rows in {made.shares.n_iterations} rounds{unsettled}")
         out.print(
-            "shares are as good as the scores are: calibrate first, and adjust nothing where labels are about equally common",
+            "shares are as good as the scores are: calibrate first; where labels are equally common, adjust nothing",
             style="dim",
         )
     _save(made.head, output)

@@ -1,7 +1,7 @@
 """Where an export goes, and which export it is: so that the same command goes on, and another one is refused."""
 
 import json
-import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class TreeStore(DiskStore):
         path = self.root / name
         with self._explaining("write", name):
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+            draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
             try:
                 draft.write_bytes(data)
                 draft.replace(path)

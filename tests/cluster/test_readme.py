@@ -107,7 +107,7 @@ def test_the_spec_that_is_planned_is_the_nightly_one_without_its_cluster() -> No
     execution = make_spec(yaml.safe_load(planned)).execution
     # `--cluster` takes no address, and what bounds the first minutes is not what bounds the run.
     assert (execution.address, execution.encoders, execution.decode_tasks) == (None, None, None)
-    assert (execution.num_gpus, execution.max_encoders) == (1, 4)
+    assert (execution.num_gpus, execution.max_encoders) == (1, 8)
 
 
 def test_placeholders_are_filled_in_by_the_command_for_it(tmp_path: Path) -> None:

@@ -75,7 +75,9 @@ def test_a_tower_of_convolutions_is_refused(tiny_checkpoints: dict[str, Path]) -
 
 def test_missing_packages_are_named(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8, "_PACKAGES", ("onnxruntime", "no_such_runtime"))
-    with pytest.raises(ModelError, match=r"needs no_such_runtime on every machine; .*pip install 'zsic\[int8\]'"):
+    with pytest.raises(
+        ModelError, match=r"needs no_such_runtime on every machine; .*pip install -c constraints.txt '\.\[int8\]'"
+    ):
         ImageEncoder(_resolve(tiny_checkpoint), dtype="int8")
 
 

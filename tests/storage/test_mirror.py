@@ -413,7 +413,9 @@ def test_vacuum_leaves_what_is_not_its_own(tmp_path: Path) -> None:
 def test_the_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = open_lake(str(tmp_path / "out"))
     monkeypatch.setattr(delta, "_PACKAGE", "no_such_package")
-    with pytest.raises(SpecError, match=r"output\.publish needs no_such_package; .*pip install 'zsic\[delta\]'"):
+    with pytest.raises(
+        SpecError, match=r"output\.publish needs no_such_package; .*pip install -c constraints.txt '\.\[delta\]'"
+    ):
         lake.output().check(FIELDS)
     lake.output(wanted=False).check(FIELDS)  # nothing needs it
     monkeypatch.undo()

@@ -214,6 +214,7 @@ def test_a_rate_is_a_rate() -> None:
 def test_without_its_package_a_job_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        SpecError, match=r"needs the package av on every machine; install it: pip install 'zsic\[video\]'"
+        SpecError,
+        match=r"needs the package av on every machine; install it: pip install -c constraints.txt '\.\[video\]'",
     ):
         require_av()

@@ -94,7 +94,7 @@ class SourceSpec(_Spec):
     """Columns of Parquet sources and manifests to copy to the output; for tars, `json` copies the `.json` member."""
     fps: float | None = Field(default=None, gt=0, le=1000)
     """Take videos (`.mp4 .m4v .mov .mkv .webm .avi`) for sources, and of each second so many frames, whatever its own
-    rate; below 1, one in several seconds.  Without it videos are no images.  Needs `pip install 'zsic[video]'`."""
+    rate; below 1, one in several seconds.  Without it videos are no images.  Needs `pip install -c constraints.txt '.[video]'`."""
 
     @field_validator("fps")
     @classmethod
@@ -131,7 +131,7 @@ class ModelSpec(_Spec):
     """Of the image tower's weights; `auto` is bfloat16 where the device is good at it, else float32."""
     quantize: Literal["int8"] | None = None
     """`int8` is about twice as fast on CPUs and changes some answers: how many is measured on images of the source
-    before an output is begun.  Needs `pip install 'zsic[int8]'`."""
+    before an output is begun.  Needs `pip install -c constraints.txt '.[int8]'`."""
 
 
 class DecodeSpec(_Spec):
@@ -167,7 +167,7 @@ class OutputSpec(_Spec):
     """Rows of one Parquet part; None is what a minute brings."""
     publish: Literal["delta"] | None = None
     """`delta` makes a Delta table of the folder, which follows every snapshot from then on.  Needs
-    `pip install 'zsic[delta]'`."""
+    `pip install -c constraints.txt '.[delta]'`."""
 
     @field_validator("publish", mode="before")
     @classmethod

@@ -35,7 +35,7 @@ def require_onnx() -> None:
     if missing:
         raise ModelError(
             f"model.quantize is int8, which needs {' and '.join(missing)} on every machine; "
-            "install them: pip install 'zsic[int8]'"
+            "install them: pip install -c constraints.txt '.[int8]' (in zsic's repository)"
         )
 
 

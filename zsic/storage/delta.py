@@ -27,7 +27,9 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 def require_deltalake(what: str) -> None:
     """Raise `SpecError`, which begins with what needs it, where the package of the extra is not installed."""
     if importlib.util.find_spec(_PACKAGE) is None:
-        raise SpecError(f"{what} needs {_PACKAGE}; install it: pip install 'zsic[delta]'")
+        raise SpecError(
+            f"{what} needs {_PACKAGE}; install it: pip install -c constraints.txt '.[delta]' (in zsic's repository)"
+        )
 
 
 def open_delta(uri: str, spec: StoreSpec, *, anonymous: bool = False) -> "DeltaTable | None":

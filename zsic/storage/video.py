@@ -18,7 +18,7 @@ def require_av() -> None:
     if importlib.util.find_spec("av") is None:
         raise SpecError(
             "source.fps takes frames of videos, which needs the package av on every machine; "
-            "install it: pip install 'zsic[video]'"
+            "install it: pip install -c constraints.txt '.[video]' (in zsic's repository)"
         )
 
 

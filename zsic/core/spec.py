@@ -94,7 +94,8 @@ class SourceSpec(_Spec):
     """Columns of Parquet sources and manifests to copy to the output; for tars, `json` copies the `.json` member."""
     fps: float | None = Field(default=None, gt=0, le=1000)
     """Take videos (`.mp4 .m4v .mov .mkv .webm .avi`) for sources, and of each second so many frames, whatever its own
-    rate; below 1, one in several seconds.  Without it videos are no images.  Needs `pip install -c constraints.txt '.[video]'`."""
+    rate; below 1, one in several seconds.  Without it videos are no images.  Needs
+    `pip install -c constraints.txt '.[video]'`."""
 
     @field_validator("fps")
     @classmethod

@@ -23,7 +23,7 @@ from manifests import CLUSTER, MANIFESTS, SCHEMAS, find_in_manifest, load
 from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from zsic.core.spec import JobSpec, make_spec
+from zsic.core.spec import JobSpec, load_spec, make_spec
 from zsic.pipeline.capacity import Node, Workload, lay_out, least_resources
 
 ROOT = Path(__file__).parents[2]
@@ -341,6 +341,51 @@ def test_jobs_make_progress_on_the_nodes_that_they_wait_for(weights_bytes: float
     layout = lay_out(run.execution, run.decode, nodes(alone, {"gpu": 2}), workload)
     node = as_node(alone["workerGroupSpecs"][0])
     assert layout.encoder_memory_bytes + 15 * layout.decode_memory_bytes + layout.write_memory_bytes < node.memory_bytes
+
+
+def test_without_gpus_a_night_asks_for_nodes_with_cpus_and_fits_them() -> None:
+    spec = load_spec(ROOT / "jobs" / "lake_clip-b32_nightly-cpus.yaml")
+    n_nodes = spec.execution.encoders // 2  # type: ignore[operator]
+    for config in (load(path)[0] for path in RAY_UP):
+        cpus = config["available_node_types"]["cpu"]["resources"]["CPU"]
+        fits_on(spec, [Node(cpus, 0, 20 * GIB, 8 * GIB)] * n_nodes)
+    for cluster in clusters():
+        (group,) = [each for each in cluster["workerGroupSpecs"] if each["groupName"] == "cpu"]
+        assert group["maxReplicas"] >= n_nodes
+        fits_on(spec, [as_node(group)] * n_nodes)
+
+
+def fits_on(spec: JobSpec, nodes: list[Node]) -> None:
+    """These nodes are what an autoscaler brings for the spec, no fewer, and then the job makes progress on them."""
+    asked = least_resources(spec.execution)
+    assert not any("GPU" in bundle for bundle in asked)
+    free = [node.cpus for node in nodes]
+    for bundle in sorted(asked, key=lambda each: -each["CPU"]):
+        at = next(at for at, left in enumerate(free) if left >= bundle["CPU"])
+        free[at] -= bundle["CPU"]
+    assert sum(bundle["CPU"] for bundle in asked) > sum(node.cpus for node in nodes[1:])
+    layout = lay_out(spec.execution, spec.decode, nodes, Workload(224, 224, int(350e6), n_images=1_000_000))
+    busy = layout.decode_tasks * layout.decode_cpus + layout.encoders * layout.encoder_cpus + layout.write_cpus
+    assert busy <= sum(node.cpus for node in nodes)
+
+
+@pytest.mark.parametrize("path", [path for path in MANIFESTS if path.stem in ("raycluster", "rayjob")])
+def test_nodes_that_are_not_spot_and_a_cluster_without_gpus_take_lines_away(path: Path) -> None:
+    """What the README has its reader delete leaves a file that is whole."""
+    (line,) = re.findall(
+        r"^ *sed -i '([^']+)' cluster/kuberay/raycluster.yaml", (CLUSTER / "README.md").read_text(), re.M
+    )
+    text = subprocess.run(["sed", line, path], text=True, capture_output=True, check=True).stdout
+    assert "SPOT" not in text
+    for each in (
+        text,
+        *(re.sub(rf"(?ms)^( +)- groupName: {name}\n.*?(?=^\1- |\Z)", "", text) for name in ("gpu", "cpu")),
+    ):
+        found = [document for document in yaml.safe_load_all(each) if document["kind"] in ("RayCluster", "RayJob")]
+        assert [find_in_manifest(document) for document in found] == [[]]
+        (cluster,) = [document["spec"].get("rayClusterSpec", document["spec"]) for document in found]
+        assert len(cluster["workerGroupSpecs"]) == (2 if each is text else 1)
+        assert "affinity" not in cluster["headGroupSpec"]["template"]["spec"]
 
 
 def as_node(group: Any) -> Node:

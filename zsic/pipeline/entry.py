@@ -46,7 +46,7 @@ def main() -> None:
     with open(os.path.join(folder, REQUIREMENTS), encoding="utf-8") as file:
         problems = find_problems(json.load(file))
     if problems:
-        for problem in [*problems, "build the cluster's image from cluster/Dockerfile, or install what is missing"]:
+        for problem in [*problems, "install what zsic needs on all nodes: cluster/README.md tells how, for an image and for a Ray that stands"]:
             sys.stderr.write(f"zsic: {problem}\n")
         sys.exit(2)
     sys.path.insert(0, folder)

@@ -188,7 +188,7 @@ def test_several_labels_stand_each_for_itself(link: Link, tmp_path: Path) -> Non
     found = set(zip(verdict.fits.image_P.tolist(), verdict.fits.label_P.tolist(), strict=True))
     assert found == set(zip(*(each.tolist() for each in np.nonzero(fits_BC)), strict=True))
     np.testing.assert_allclose(verdict.top.score_BK, -np.sort(-score_BC, axis=1), atol=1e-5)
-    assert (head.negative_CD is not None) == (link == "softmax")
+    assert (head.negative_ND is not None) == (link == "softmax")
 
 
 def test_a_softmax_model_contrasts_each_label_with_its_negative(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def check_labels(labels: str, model: str, templates: Sequence[str]) -> None:
     label_set = load_labels(labels_spec(labels, templates))
     encoder = TextEncoder(resolve(ModelSpec(name=model)))
     head = compile_head(label_set, encoder)
-    contrasted = head.negative_CD is not None
+    contrasted = head.negative_ND is not None
     negatives = label_set.negatives() if contrasted else ((),) * len(label_set.names)
     for_all = negatives[0] if len(set(negatives)) == 1 else ()
     texts: list[tuple[str, str]] = []

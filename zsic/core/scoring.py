@@ -1,6 +1,6 @@
 """From vectors to answers: similarity, link, and the best labels.
 
-Shape legend: B images, C labels, D embedding width, K predictions kept, J = K or K + 1.
+Shape legend: B images, C labels, D embedding width, K predictions kept, J = K or K + 1, N values, G sets of them.
 """
 
 from typing import Literal, NamedTuple
@@ -23,6 +23,18 @@ class TopK(NamedTuple):
 def similarities(image_BD: torch.Tensor, matrix_CD: torch.Tensor) -> torch.Tensor:
     """Cosines [B, C] of unit vectors, in float32 whatever came in."""
     return image_BD.float() @ matrix_CD.float().T
+
+
+def soft_maximum(value_BN: torch.Tensor, set_NG: torch.Tensor, sharpness: float) -> torch.Tensor:
+    """About the largest value of each set, and a little more where several are near it, [B, G].
+
+    That is ``log(sum(exp(sharpness * value))) / sharpness``; of one value, the value.  `set_NG` is 1 where a value
+    belongs to a set and 0 elsewhere.
+    """
+    best_B1 = value_BN.max(dim=1, keepdim=True).values
+    # In float64, as a set may lie so far below the best value that float32 has no number for its sum.
+    sum_BG = ((value_BN - best_B1).double() * sharpness).exp() @ set_NG.double()
+    return best_B1 + (sum_BG.clamp(min=torch.finfo(sum_BG.dtype).tiny).log() / sharpness).float()
 
 
 def rank(similarity_BC: torch.Tensor, k: int, link: Link, *, scale: float, bias: float = 0.0) -> TopK:

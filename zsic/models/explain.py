@@ -98,10 +98,12 @@ class Explainer:
         return Explanation(self.labels[wanted], float(top.score_BK[0, at]), heat_HW)
 
     def _contrast(self, at: int) -> torch.Tensor:
-        """From the mean of the other labels to this one, in the joint space."""
+        """From the mean of what the label competes with to it, in the joint space."""
         matrix_CD = self._head.matrix_CD
-        if self._head.negative_CD is not None:
-            return matrix_CD[at] - self._head.negative_CD[at]
+        if self._head.negative_ND is not None:
+            rivals = self._head.rivals
+            mask_N = rivals.set_NG[:, rivals.set_of_C[at]]
+            return matrix_CD[at] - mask_N @ self._head.negative_ND / mask_N.sum()
         n_others = len(self.labels) - 1
         return matrix_CD[at] - (matrix_CD.sum(0) - matrix_CD[at]) / n_others if n_others else matrix_CD[at]
 

@@ -1,6 +1,7 @@
 """How labels become a matrix: prompts encoded once, averaged, kept with what makes scores of cosines.
 
-Shape legend: B images, C labels, D embedding width, K predictions kept.
+Shape legend: B images, C labels, D embedding width, K predictions kept, N distinct negative prompts, G distinct sets
+of them.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from zsic.core.errors import ModelError
 from zsic.core.fingerprint import canonical
 from zsic.core.labels import digest_question
 from zsic.core.rules import NO_RULES, Rules
-from zsic.core.scoring import Link, TopK, rank, rank_logits, similarities
+from zsic.core.scoring import Link, TopK, rank, rank_logits, similarities, soft_maximum
 from zsic.core.tree import Tree
 from zsic.core.verdict import Verdict, join, judge, keep_best
 from zsic.models.shares import offsets_of
@@ -34,7 +35,7 @@ METHOD = "mean of unit prompt embeddings, renormalised"
 _PROMPTS_AT_ONCE = 4096
 
 _THE_LABELS = "stated in the labels"
-_TENSORS = ("matrix_CD", "offset_C", "negative_CD")
+_TENSORS = ("matrix_CD", "offset_C", "negative_ND")
 _SCORES_AT_ONCE = 2**24
 _IMAGES_AT_ONCE = 4096  # few enough for float32 rows of 512 numbers to stay in a CPU's caches
 
@@ -87,8 +88,10 @@ class Head:
     """Float32, added to the logits: what is known of the labels' shares."""
     negatives: tuple[tuple[str, ...], ...] = ()
     """With `mode: multi`, the prompts for pictures without each label."""
-    negative_CD: torch.Tensor | None = None
-    """Float32 unit rows for pictures without each label; what is scored then is the difference of the two cosines."""
+    negative_ND: torch.Tensor | None = None
+    """Float32 unit rows of the distinct ones, for a softmax model: each label competes with its own."""
+    sharpness: float = 1.0
+    """The model's own scale, which settles how those of one label add up; `scale` may be calibrated."""
     steps: tuple[Step, ...] = ()
     """What was done to it after it had been made of prompts, in order: names, inputs and figures in types of JSON."""
 
@@ -131,7 +134,13 @@ class Head:
     @property
     def scores_each(self) -> bool:
         """Whether each label is scored by itself, and scores need not make 1."""
-        return self.link == "sigmoid" or self.negative_CD is not None
+        return self.link == "sigmoid" or self.negative_ND is not None
+
+    @cached_property
+    def rivals(self) -> "Rivals":
+        """Which negative prompts each label competes with; meant for heads that have some."""
+        assert self.negative_ND is not None
+        return Rivals.of(self.negatives, self.negative_ND.device)
 
     def to_device(self, device: str | torch.device) -> "Head":
         """The same head, to score embeddings that are on `device`."""
@@ -155,7 +164,8 @@ class Head:
 
         Where labels are many, a few images at a time: memory does not grow with the batch.
         """
-        n_at_once = min(max(1, _SCORES_AT_ONCE // len(self.labels)), _IMAGES_AT_ONCE)
+        n_scores = len(self.labels) if self.negative_ND is None else max(len(self.labels), len(self.negative_ND))
+        n_at_once = min(max(1, _SCORES_AT_ONCE // n_scores), _IMAGES_AT_ONCE)
         return join([self._judge(part_BD, k) for part_BD in torch.split(image_BD, n_at_once)])
 
     def _judge(self, image_BD: torch.Tensor, k: int) -> Verdict:
@@ -172,11 +182,13 @@ class Head:
 
     @property
     def _follows_similarity(self) -> bool:
-        return self.offset_C is None and self.negative_CD is None
+        return self.offset_C is None and self.negative_ND is None
 
     def _logits(self, image_BD: torch.Tensor, similarity_BC: torch.Tensor) -> torch.Tensor:
-        if self.negative_CD is not None:
-            similarity_BC = similarity_BC - similarities(image_BD, self.negative_CD)
+        if self.negative_ND is not None:
+            against_BN = similarities(image_BD, self.negative_ND)
+            against_BG = soft_maximum(against_BN, self.rivals.set_NG, self.sharpness)
+            similarity_BC = similarity_BC - against_BG[:, self.rivals.set_of_C]
         logit_BC = similarity_BC * self.scale + self.bias
         return logit_BC if self.offset_C is None else logit_BC + self.offset_C
 
@@ -197,6 +209,7 @@ class Head:
             "method": self.method,
             "rules": self.rules.to_dict(),
             "negatives": self.negatives,
+            "sharpness": self.sharpness,
             "steps": self.steps,
         }
         tensors = {name: getattr(self, name) for name in _TENSORS}
@@ -223,6 +236,31 @@ class Head:
         return head
 
 
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """The sets of negative prompts that labels compete with; labels that have the same share one."""
+
+    set_NG: torch.Tensor
+    """1 where a prompt belongs to a set, else 0."""
+    set_of_C: torch.Tensor
+    """The set of each label."""
+
+    @classmethod
+    def of(cls, negatives: tuple[tuple[str, ...], ...], device: torch.device) -> Self:
+        """Find the sets; prompts are in the order of `distinct`."""
+        at = {prompt: row for row, prompt in enumerate(distinct(negatives))}
+        sets = {each: column for column, each in enumerate(dict.fromkeys(negatives))}
+        set_NG = torch.zeros(len(at), len(sets))
+        for prompts, column in sets.items():
+            set_NG[[at[prompt] for prompt in prompts], column] = 1
+        return cls(set_NG.to(device), torch.tensor([sets[each] for each in negatives], device=device))
+
+
+def distinct(negatives: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """Each negative prompt once, in the order of labels."""
+    return tuple(dict.fromkeys(prompt for prompts in negatives for prompt in prompts))
+
+
 def digest_inputs(
     labels: tuple[str, ...],
     prompts: tuple[tuple[str, ...], ...],
@@ -238,8 +276,9 @@ def digest_inputs(
 def compile_head(label_set: _Labels, text_encoder: _Tower) -> Head:
     """Encode each label's prompts, make them unit vectors, average them, and make that a unit vector.
 
-    With `mode: multi`, a softmax model gets a second row a label, for pictures without it.  Stated shares become an
-    offset of the logits, as logit adjustment has it (Menon et al., 2021).
+    With `mode: multi`, each label of a softmax model competes with its negative prompts: its score is what a softmax
+    over it and them gives it.  Stated shares become an offset of the logits, as logit adjustment has it (Menon et al.,
+    2021).
     """
     prompts = label_set.prompts()
     head = Head(
@@ -255,7 +294,8 @@ def compile_head(label_set: _Labels, text_encoder: _Tower) -> Head:
         negatives=label_set.negatives(),
     )
     if head.negatives and head.link == "softmax":
-        head = replace(head, negative_CD=_encode(head.negatives, text_encoder))
+        each = tuple((prompt,) for prompt in distinct(head.negatives))
+        head = replace(head, negative_ND=_encode(each, text_encoder), sharpness=head.scale)
     return adjust(head, label_set.prior_C, _THE_LABELS) if label_set.prior_C else head
 
 

@@ -75,7 +75,7 @@ def statistic(
 
 def require_no_negatives(head: Head) -> None:
     """Raise `SpecError` if labels are contrasted with negative prompts."""
-    if head.negative_CD is not None:
+    if head.negative_ND is not None:
         raise SpecError(
             "mode is multi, and a softmax model contrasts each label with its negative prompts; examples have none"
         )
@@ -103,7 +103,7 @@ def describe(head: Head) -> list[tuple[str, str]]:
         ("digest", head.digest[:16]),
     ]
     if rules.mode == "multi":
-        contrast = ", contrasted with its negative prompts" if head.negative_CD is not None else ""
+        contrast = ", contrasted with its negative prompts" if head.negative_ND is not None else ""
         rows.append(("mode", f"multi: each label that passes its threshold{contrast}"))
     if rules.has_tree:
         rows.append(

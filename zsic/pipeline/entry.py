@@ -17,6 +17,9 @@ REQUIREMENTS = "requirements.json"
 """Beside the copy: what `zsic/pipeline/package.py` packed, and for which Python and packages."""
 
 
+_ADVICE = "install what zsic needs on all nodes; cluster/README.md tells how, for an image and for a Ray that stands"
+
+
 def find_problems(needed: dict[str, Any]) -> list[str]:
     """Say, a line each, what of `needed` (`python`: a version, `packages`: requirements) is not here."""
     here = ".".join(map(str, sys.version_info[:3]))
@@ -46,7 +49,7 @@ def main() -> None:
     with open(os.path.join(folder, REQUIREMENTS), encoding="utf-8") as file:
         problems = find_problems(json.load(file))
     if problems:
-        for problem in [*problems, "install what zsic needs on all nodes: cluster/README.md tells how, for an image and for a Ray that stands"]:
+        for problem in [*problems, _ADVICE]:
             sys.stderr.write(f"zsic: {problem}\n")
         sys.exit(2)
     sys.path.insert(0, folder)

@@ -36,6 +36,7 @@ def test_shards_and_truth_agree(tmp_path: Path) -> None:
         scene = Scene(**{name: row[name] for name in ATTRIBUTES})
         assert row["label"] == true_label(scene) == f"{scene.colour} {scene.shape}"
         assert row["held_out"] == str(scene.held_out).lower()
+        assert row["tags"] == f"{scene.colour};{scene.shape};{scene.pattern}"
         described = json.loads(contents[f"{row['key'].partition('.')[0]}.json"])
         assert described == {name: row[name] for name in (*ATTRIBUTES, "held_out")}
         with Image.open(io.BytesIO(contents[row["key"]])) as picture:

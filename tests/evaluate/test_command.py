@@ -84,6 +84,14 @@ def test_a_label_set_is_given(zsic: Zsic, outputs: tuple[Path, Path, Path], tmp_
     assert [row["label"] for row in fields["per_label"]] == ["cow", "cat", "dog", "yak"]
 
 
+def test_labels_of_another_column_may_be_lists(zsic: Zsic, outputs: tuple[Path, Path, Path]) -> None:
+    now, _, truth = outputs
+    truth.write_text("uri,label,tags\n0.jpg,x,cow;cat\n1.jpg,x,dog\n2.jpg,x,cat;dog;yak\n3.jpg,x,yak\n")
+    code, told, _ = zsic("evaluate", now, "--truth", truth, "--label-column", "tags", "--json")
+    assert code == 0
+    assert json.loads(told)["top1"]["n_right"] == 2
+
+
 def test_two_outputs_are_compared(zsic: Zsic, outputs: tuple[Path, Path, Path], tmp_path: Path) -> None:
     now, before, truth = outputs
     figures = tmp_path / "figures.parquet"
@@ -114,13 +122,21 @@ def test_two_outputs_are_compared(zsic: Zsic, outputs: tuple[Path, Path, Path], 
         (("--truth", "TRUTH", "--parquet", "NOWHERE/x.parquet"), "cannot be written"),
         (("--truth", "TRUTH", "--parquet", "s3://KEY:SECRET@bucket/x"), "credentials"),
         (("--against", "s3://KEY:SECRET@bucket/x"), "credentials"),
+        (("--truth", "TRUTH", "--label-column", "tags"), "has no column 'tags'"),
+        (("--truth", "folder", "--label-column", "tags"), "--label-column is for a truth that is a table"),
+        (("--against", "BEFORE", "--label-column", "tags"), "--label-column is of --truth, which is missing"),
     ],
 )
 def test_mistakes_are_explained(
     zsic: Zsic, outputs: tuple[Path, Path, Path], tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    now, _, truth = outputs
-    places = {"TRUTH": str(truth), "NOWHERE": str(tmp_path / "nowhere"), ".": str(tmp_path / "empty")}
+    now, before, truth = outputs
+    places = {
+        "TRUTH": str(truth),
+        "BEFORE": str(before),
+        "NOWHERE": str(tmp_path / "nowhere"),
+        ".": str(tmp_path / "empty"),
+    }
     made = [
         each.replace("NOWHERE", places["NOWHERE"]) if "NOWHERE" in each else places.get(each, each)
         for each in arguments

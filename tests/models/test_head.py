@@ -203,9 +203,48 @@ def test_a_softmax_model_contrasts_each_label_with_its_negative(tmp_path: Path) 
     torch.testing.assert_close(top.score_BK, expected_BC.sort(descending=True).values)
 
 
+RIVALS = """\
+mode: multi
+templates: none
+negative: nothing
+labels:
+- {name: cat, negative: [a dog, a bird]}
+- {name: dog, negative: [a bird, a cat, a cow]}
+- bird
+- fish
+"""
+
+
+@pytest.mark.parametrize("scale", [10.0, 100.0, 300.0])
+def test_a_label_competes_with_each_of_its_negatives(scale: float, tmp_path: Path) -> None:
+    tower = HashTower(scale=scale)
+    head = compile_head(_from_file(tmp_path, RIVALS), tower)
+    image_BD = _unit_rows(50)
+    rivals = [("cat", "a dog", "a bird"), ("dog", "a bird", "a cat", "a cow"), ("bird", "nothing"), ("fish", "nothing")]
+    logits = [scale * (image_BD @ torch.from_numpy(tower.encode(each)).T).double() for each in rivals]
+    expected_BC = torch.stack([each.softmax(dim=1)[:, 0] for each in logits], dim=1)
+    logit_BC = head.logits(image_BD)
+    torch.testing.assert_close(logit_BC.sigmoid().double(), expected_BC, atol=1e-4, rtol=0)
+    assert logit_BC.isfinite().all()
+    assert head.negative_ND is not None
+    assert head.negative_ND.shape[0] == 5
+    # A calibration changes how sure it is, and not how negatives add up.
+    once = replace(head, scale=head.scale * 0.5, bias=0.25)
+    torch.testing.assert_close(once.logits(image_BD), 0.5 * logit_BC + 0.25, atol=1e-3, rtol=1e-4)
+    assert replace(head, sharpness=1e5).logits(image_BD).isfinite().all()
+
+
+def test_one_negative_said_twice_counts_once_and_for_all_labels_the_same(tmp_path: Path) -> None:
+    text = "mode: multi\ntemplates: none\nnegative: [nothing, nothing]\nlabels: [cat, dog]\n"
+    head = compile_head(_from_file(tmp_path, text), HashTower())
+    assert head.negative_ND is not None
+    assert head.negative_ND.shape[0] == 1
+    assert head.rivals.set_NG.tolist() == [[1.0]]
+
+
 def test_rules_are_applied_in_parts_as_on_the_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tree = "back_off: 0.4\nreject: {min_margin: 0.05}\nlabels:\n- {name: pet, children: [cat, dog]}\n- bird\n"
-    for text in (MULTI, tree):
+    for text in (MULTI, RIVALS, tree):
         head = compile_head(_from_file(tmp_path, text), HashTower())
         image_BD = _unit_rows(21)
         whole = head.judge(image_BD, 1)
@@ -223,10 +262,11 @@ def test_everything_is_saved(tmp_path: Path) -> None:
     tree = "back_off: 0.4\nreject: {background: [wall], min_margin: 0.05}\nlabels:\n- {name: pet, children: [cat]}\n"
     heads = [
         compile_head(_from_file(tmp_path, MULTI), HashTower()),
+        compile_head(_from_file(tmp_path, RIVALS), HashTower()),
         compile_head(_from_file(tmp_path, tree), HashTower()),
         adjust(compile_head(_labels("cat", "dog"), HashTower()), (0.25, 0.75), "stated"),
     ]
-    assert len({head.digest for head in heads}) == 3
+    assert len({head.digest for head in heads}) == 4
     for head in heads:
         head.save(tmp_path / "head.safetensors")
         loaded = Head.load(tmp_path / "head.safetensors")

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 from runs import cut_last_snapshot, read_table
 from s3fs import S3FileSystem
 
@@ -28,6 +29,7 @@ from zsic.models.classifier import Classifier
 from zsic.models.head import Head
 from zsic.models.head_cache import find_heads
 from zsic.pipeline.heads import adjust_shares, calibrate, compile_labels
+from zsic.pipeline.labelled import Tagged
 from zsic.pipeline.relabel import Relabel
 from zsic.pipeline.run import run
 from zsic.pipeline.sight import Sight
@@ -378,6 +380,57 @@ class TestHeads:
         assert head.scale == pytest.approx(plain.scale / made.calibration.temperature, rel=1e-4)
         assert head.rules.min_margin == pytest.approx(made.threshold.value, rel=1e-4)
         assert run_command([*command, "--by", "luck"]) == 2
+
+    def test_of_several_labels_are_calibrated_label_by_label(
+        self, lake: Path, tmp_path: Path, truth: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        names = ["red", "green", "blue", "circle", "square", "star", "unicorn"]
+        (tmp_path / "several.yaml").write_text(f"mode: multi\nlabels: [{', '.join(names)}]\n")
+        out = str(tmp_path / "head.safetensors")
+        command = ["labels", "calibrate", f"{tmp_path}/several.yaml", "--on", f"{lake}/out", "-o", out]
+        command += ["--truth", truth, "--label-column", "tags"]
+        assert run_command([*command, "--precision", "0.9"]) == 0
+        told = capsys.readouterr()
+        assert "labels' own from" in told.out
+        assert "and a shift a label" in told.out
+        assert "left out, for they are no labels of the set" in told.err
+        head, plain = Head.load(out), compile_labels(str(tmp_path / "several.yaml")).head
+        tags = load_truth(truth, label_column="tags")
+        made = calibrate(str(tmp_path / "several.yaml"), str(lake / "out"), tags, precision=0.9)
+        assert made.head.digest == head.digest
+        assert isinstance(made.rows, Tagged)
+        assert len(made.rows.image_ND) == N_IMAGES, "an image of which no label is in the set is one, too"
+        assert not made.rows.wanted_NC.any(axis=1).all()
+        assert made.threshold is not None
+        assert made.threshold.precision >= 0.9
+        assert head.rules.threshold_C == pytest.approx((made.threshold.value,) * len(names), rel=1e-4)
+
+        def f1(head: Head) -> float:
+            fits = head.judge(torch.from_numpy(made.rows.image_ND), 1).fits
+            assert fits is not None
+            n_right = int(made.rows.wanted_NC[fits.image_P, fits.label_P].sum())  # type: ignore[union-attr]
+            return 2 * n_right / (len(fits.label_P) + int(made.rows.wanted_NC.sum()))  # type: ignore[union-attr]
+
+        learnt = calibrate(str(tmp_path / "several.yaml"), str(lake / "out"), tags).head
+        assert f1(plain) < 0.6
+        assert f1(learnt) > 0.8
+        assert f1(head) > 0.8
+        fits = learnt.judge(torch.from_numpy(made.rows.image_ND), 1).fits
+        assert fits is not None
+        assert names.index("unicorn") not in fits.label_P.tolist(), "no picture had it"
+
+    def test_of_several_labels_need_lists_and_scores(
+        self, lake: Path, tmp_path: Path, truth: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "several.yaml").write_text("mode: multi\nlabels: [red circle, blue square]\n")
+        out = str(tmp_path / "head.safetensors")
+        command = ["labels", "calibrate", str(tmp_path / "several.yaml"), "--on", str(lake / "out"), "-o", out]
+        assert run_command([*command, "--truth", truth]) == 2
+        assert "this truth has one label an image" in capsys.readouterr().err
+        assert run_command([*command, "--truth", truth, "--by", "margin"]) == 2
+        assert "labels have a threshold of their score, and not of margin" in capsys.readouterr().err
+        assert run_command([*command, "--truth", truth, "--false-reject", "0.1", "--precision", "0.9"]) == 2
+        assert "either --false-reject or --precision" in capsys.readouterr().err
 
     def test_are_adjusted_to_shares(self, lake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = str(tmp_path / "head.safetensors")

@@ -32,6 +32,10 @@ Endpoint = Annotated[str | None, typer.Option("--s3-endpoint-url", help="URL of 
 Output = Annotated[
     str, typer.Argument(help="Folder or s3:// prefix that `classify` wrote.", metavar="OUT", show_default=False)
 ]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option("--label-column", help="Column of the truth's table with the labels.", show_default="label"),
+]
 LabelSet = Annotated[str | None, typer.Option("--set", help="Of several label sets, the one that is meant.")]
 Anonymous = Annotated[bool, typer.Option("--s3-anonymous", help="Read public buckets without credentials.")]
 AllowScheme = Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from zsic.cli.app import Endpoint, Model, Template, labels_app
+from zsic.cli.app import Endpoint, LabelColumn, Model, Template, labels_app
 from zsic.core.errors import SpecError
 
 
@@ -47,6 +47,7 @@ def _labels_compile(
     truth: Annotated[
         str | None, typer.Option("--truth", help="The labels of that output's rows, as `evaluate` takes them.")
     ] = None,
+    label_column: LabelColumn = None,
     weight: Annotated[
         float | None,
         typer.Option("--weight", min=0, help="How far examples move a label; default: what is best by leave-one-out."),
@@ -56,7 +57,17 @@ def _labels_compile(
     """Write what labels become for a model, once: for `classify --head` and `relabel --head`."""
     from zsic import console
 
-    console.compile_labels(labels, model, output, tuple(template or ()), examples, truth, weight, s3_endpoint_url)
+    console.compile_labels(
+        labels,
+        model,
+        output,
+        templates=tuple(template or ()),
+        examples=examples,
+        truth=truth,
+        label_column=label_column,
+        weight=weight,
+        s3_endpoint_url=s3_endpoint_url,
+    )
 
 
 @labels_app.command("calibrate")
@@ -65,8 +76,13 @@ def _labels_calibrate(
     output: _Compiled,
     on: Annotated[str, typer.Option("--on", help="Output of `classify --embeddings` with rows whose label is known.")],
     truth: Annotated[
-        str, typer.Option("--truth", help="CSV, Parquet or JSONL with label and uri, key or id; column:NAME; folder.")
+        str,
+        typer.Option(
+            "--truth",
+            help="CSV, Parquet or JSONL with label and uri, key or id; column:NAME; folder.  Lists for mode: multi.",
+        ),
     ],
+    label_column: LabelColumn = None,
     false_reject: Annotated[
         float | None,
         typer.Option(
@@ -76,16 +92,31 @@ def _labels_calibrate(
             help="Also find a threshold below which an image has no label, that loses this share of right answers.",
         ),
     ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option("--precision", min=0, max=1, help="Or one that leaves this share of right ones among answers."),
+    ] = None,
     by: Annotated[str, typer.Option("--by", help="What the threshold is of: score, similarity or margin.")] = "score",
     model: _OtherModel = None,
     s3_endpoint_url: Endpoint = None,
 ) -> None:
-    """Make scores as often right as they say (a temperature; for sigmoid models a shift, too)."""
+    """Make scores as often right as they say (a temperature; a shift, too, where labels are scored each by itself)."""
     from zsic import console
 
     if by not in ("score", "similarity", "margin"):
         raise SpecError(f"--by: {by!r} is not one of score, similarity, margin")
-    console.calibrate_labels(labels, output, on, truth, model, false_reject, by, s3_endpoint_url)  # type: ignore[arg-type]
+    console.calibrate_labels(
+        labels,
+        output,
+        on,
+        truth,
+        label_column=label_column,
+        model=model,
+        false_reject=false_reject,
+        precision=precision,
+        by=by,  # type: ignore[arg-type]
+        s3_endpoint_url=s3_endpoint_url,
+    )
 
 
 @labels_app.command("adjust")

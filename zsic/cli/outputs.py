@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from zsic.cli.app import AllowScheme, Anonymous, Endpoint, LabelSet, Output, Template, app, store_fields
+from zsic.cli.app import AllowScheme, Anonymous, Endpoint, LabelColumn, LabelSet, Output, Template, app, store_fields
 
 
 @app.command("verify")
@@ -31,6 +31,7 @@ def _evaluate(
             show_default=False,
         ),
     ] = None,
+    label_column: LabelColumn = None,
     against: Annotated[
         str | None,
         typer.Option(
@@ -77,6 +78,7 @@ def _evaluate(
         output,
         truth,
         s3_endpoint_url,
+        label_column=label_column,
         against=against,
         labels=labels,
         set_name=set_name,
@@ -180,6 +182,7 @@ def _report(
         str | None,
         typer.Option("--truth", help="What the images show, as `evaluate` takes it; adds quality.", show_default=False),
     ] = None,
+    label_column: LabelColumn = None,
     set_name: LabelSet = None,
     images: Annotated[
         int | None, typer.Option("--images", min=1, max=5000, help="Most pictures in the page; default 400.")
@@ -204,6 +207,7 @@ def _report(
         output,
         target,
         truth=truth,
+        label_column=label_column,
         set_name=set_name,
         n_images=images,
         as_text=text,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from zsic.console.inspect import filesystem_of, open_output, refuse_credentials
 from zsic.console.labels import labels_spec
+from zsic.console.truth import find_truth
 from zsic.console.words import out, show_json, show_table
 from zsic.core.errors import SpecError
 
@@ -21,6 +22,7 @@ def evaluate(
     truth: str | None,
     s3_endpoint_url: str | None,
     *,
+    label_column: str | None = None,
     against: str | None = None,
     labels: str | None = None,
     set_name: str | None = None,
@@ -29,19 +31,21 @@ def evaluate(
     as_json: bool = False,
 ) -> None:
     """Print how right an output is, or with `against` how it differs from another."""
-    from zsic.evaluate import compare, load_truth, synonyms_of, write_figures
+    from zsic.evaluate import compare, synonyms_of, write_figures
     from zsic.evaluate import evaluate as evaluate_parts
 
     if truth is None and against is None:
         raise SpecError("--truth is missing: it says what the images show; or compare two outputs with --against")
     if against is None and against_set_name is not None:
         raise SpecError("--against-set is given without --against; the label set of the output itself is --set")
-    refuse_credentials(truth=truth, parquet=parquet)
+    if label_column is not None and truth is None:
+        raise SpecError("--label-column is of --truth, which is missing")
+    refuse_credentials(parquet=parquet)
     label_set = _load_labels(labels)
     names = None if label_set is None else label_set.names
     synonyms = None if label_set is None else synonyms_of(label_set.labels)
     parts = _parts(output, s3_endpoint_url)
-    found = None if truth is None else load_truth(truth, filesystem=filesystem_of(truth, s3_endpoint_url))
+    found = None if truth is None else find_truth(truth, label_column, s3_endpoint_url)
     filesystem = filesystem_of(output, s3_endpoint_url)
     result: Evaluation | Comparison
     if against is not None:

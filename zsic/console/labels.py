@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zsic.console.truth import find_truth
 from zsic.console.words import err, out, show_table
 from zsic.core.errors import SpecError
 from zsic.core.spec import LabelsSpec, ModelSpec, StoreSpec, parse_labels
 from zsic.core.terminal import printable
 
 if TYPE_CHECKING:
-    from zsic.evaluate.truth import Truth
     from zsic.models.examples import Blended
     from zsic.models.head import Head
     from zsic.models.refine import Statistic
-    from zsic.pipeline.labelled import Labelled
+    from zsic.pipeline.labelled import Known
 
 _SHOWN = 20
 
@@ -69,9 +69,11 @@ def compile_labels(
     labels: str,
     model: str,
     output: Path,
+    *,
     templates: Sequence[str],
     examples: str | None,
     truth: str | None,
+    label_column: str | None,
     weight: float | None,
     s3_endpoint_url: str | None,
 ) -> None:
@@ -86,7 +88,7 @@ def compile_labels(
         model,
         templates=tuple(templates),
         examples=examples,
-        truth=None if truth is None else _load_truth(truth, s3_endpoint_url),
+        truth=None if truth is None else find_truth(truth, label_column, s3_endpoint_url),
         weight=weight,
         store=StoreSpec(s3_endpoint_url=s3_endpoint_url),
     )
@@ -117,8 +119,11 @@ def calibrate_labels(
     output: Path,
     on: str,
     truth: str,
+    *,
+    label_column: str | None,
     model: str | None,
     false_reject: float | None,
+    precision: float | None,
     by: "Statistic",
     s3_endpoint_url: str | None,
 ) -> None:
@@ -126,22 +131,33 @@ def calibrate_labels(
     from zsic.pipeline.heads import calibrate
 
     _require_ending(output)
-    store = StoreSpec(s3_endpoint_url=s3_endpoint_url)
+    if false_reject is not None and precision is not None:
+        raise SpecError("either --false-reject or --precision: there is one threshold")
     made = calibrate(
-        labels, on, _load_truth(truth, s3_endpoint_url), model=model, false_reject=false_reject, by=by, store=store
+        labels,
+        on,
+        find_truth(truth, label_column, s3_endpoint_url),
+        model=model,
+        false_reject=false_reject,
+        precision=precision,
+        by=by,
+        store=StoreSpec(s3_endpoint_url=s3_endpoint_url),
     )
     _tell_left_out(made.rows)
     found = made.calibration
     shift = f", shift {found.intercept:+.3g}" if found.intercept else ""
+    if found.shifts:
+        shift += f", labels' own from {min(found.shifts):+.3g} to {max(found.shifts):+.3g}"
     out.print(f"{found.n_rows:,} rows with a truth: temperature {found.temperature:.3g}{shift}")
     out.print(
         f"  expected calibration error {found.error_before:.3f} before, {found.error_after:.3f} after; "
         f"loss {found.loss_before:.3f}, {found.loss_after:.3f}"
     )
-    if made.threshold is not None:
+    if (threshold := made.threshold) is not None:
         out.print(
-            f"  answers with a {by} below {made.threshold.value:.4g} become none: that rejects "
-            f"{made.threshold.rejected:.2%} of the {made.n_right:,} rows that are answered rightly"
+            f"  what has a {by} below {threshold.value:.4g} is no answer any more: that loses {threshold.rejected:.2%} "
+            f"of {threshold.n_right:,} right answers, and of the {threshold.n_kept:,} that are kept "
+            f"{threshold.precision:.2%} are right, on these rows"
         )
     _save(made.head, output)
 
@@ -179,13 +195,6 @@ def show_schema() -> None:
     print(json.dumps(json_schema(), indent=1))  # noqa: T201  To be redirected, and so without a width.
 
 
-def _load_truth(truth: str, s3_endpoint_url: str | None) -> "Truth":
-    from zsic.console.inspect import filesystem_of
-    from zsic.evaluate import load_truth
-
-    return load_truth(truth, filesystem=filesystem_of(truth, s3_endpoint_url))
-
-
 def _parse_shares(text: str) -> dict[str, float]:
     """Read `cat=0.7,dog=0.3`."""
     shares: dict[str, float] = {}
@@ -201,7 +210,7 @@ def _parse_shares(text: str) -> dict[str, float]:
     return shares
 
 
-def _tell_left_out(found: "Labelled") -> None:
+def _tell_left_out(found: "Known") -> None:
     for path, why in found.failed.items():
         err.print(f"zsic: {printable(path)}: {printable(why)}", markup=False)
     if found.unknown:

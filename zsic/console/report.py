@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsic.console.inspect import filesystem_of, open_output, refuse_credentials
+from zsic.console.inspect import filesystem_of, open_output
+from zsic.console.truth import find_truth
 from zsic.console.words import count, err, out, show_table, size
 from zsic.core.errors import SpecError
 from zsic.core.outcome import Outcome
@@ -25,6 +26,7 @@ def report(
     target: Path | None,
     *,
     truth: str | None = None,
+    label_column: str | None = None,
     set_name: str | None = None,
     n_images: int | None = None,
     as_text: bool = False,
@@ -32,7 +34,6 @@ def report(
     sources: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page, print the text, or both; `sources` are the fields of `store` by which images are reached."""
-    from zsic.evaluate import load_truth
     from zsic.report import make_report, render
     from zsic.report.report import N_IMAGES
 
@@ -44,9 +45,8 @@ def report(
         raise SpecError(f"--output: {target.resolve().parent} is no folder")
     reach = StoreSpec(**(sources or {}))
     s3_endpoint_url = reach.s3_endpoint_url
-    refuse_credentials(truth=truth)
     store = open_output(output, s3_endpoint_url)
-    found = None if truth is None else load_truth(truth, filesystem=filesystem_of(truth, s3_endpoint_url))
+    found = None if truth is None else find_truth(truth, label_column, s3_endpoint_url)
     made = make_report(
         store,
         truth=found,

@@ -68,7 +68,7 @@ def check_labels(
 
 
 def _find_one_label(label_set: LabelSet) -> Iterator[Finding]:
-    if len(label_set.names) == 1:
+    if len(label_set.names) == 1 and label_set.rules.mode == "single":
         yield Finding(
             "one_label",
             label_set.names,
@@ -138,7 +138,8 @@ def _find_no_threshold(label_set: LabelSet) -> Iterator[Finding]:
             "no_threshold",
             names,
             f"{names[0]!r}{more}: no `threshold`, and so an answer from {MULTI_THRESHOLD:g} on, which most images may "
-            "reach, as such scores only compare a label with its negative prompts; choose it from labelled images",
+            "reach, as such scores only compare a label with its negative prompts; name what it is mistaken for as "
+            "`negative`, or learn from labelled images with `zsic labels calibrate`",
         )
 
 

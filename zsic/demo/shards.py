@@ -26,7 +26,9 @@ from zsic.demo.label_sets import true_label
 from zsic.demo.scene import ATTRIBUTES, Scene, sample
 
 TRUTH_NAME: Final = "truth.csv"
-TRUTH_COLUMNS: Final = ("uri", "key", "label", *ATTRIBUTES, "held_out")
+TRUTH_COLUMNS: Final = ("uri", "key", "label", *ATTRIBUTES, "held_out", "tags")
+TAGS: Final = ("colour", "shape", "pattern")
+"""Attributes of which `tags` has the values: several labels an image."""
 
 _HELD_OUT_SHARE: Final = 0.25
 _PROCESSES: Final = 2
@@ -100,7 +102,8 @@ def _write_shard(order: _Order) -> list[dict[str, str]]:
             attributes = {**scene.attributes(), "held_out": str(scene.held_out).lower()}
             _add(shard, key, content)
             _add(shard, f"{number:06d}.json", json.dumps(attributes).encode())
-            rows.append({"uri": str(order.path), "key": key, "label": true_label(scene), **attributes})
+            tags = ";".join(attributes[name] for name in TAGS)
+            rows.append({"uri": str(order.path), "key": key, "label": true_label(scene), **attributes, "tags": tags})
             for place, (name, content) in zip(places, order.broken, strict=True):
                 if place == number:
                     _add(shard, name, content)

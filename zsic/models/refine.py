@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 
 from zsic.core.errors import SpecError
-from zsic.models.calibration import Calibration, Threshold
+from zsic.models.calibration import Calibration
 from zsic.models.examples import Blended
 from zsic.models.head import Head
+from zsic.models.thresholds import Threshold
 
 Statistic = Literal["score", "similarity", "margin"]
 """What an answer is rejected by: its score, its cosine, or the distance of its score from the second best."""
@@ -32,45 +33,57 @@ def with_examples(head: Head, blended: Blended, digest: str) -> Head:
 def calibrated(head: Head, calibration: Calibration) -> Head:
     """The head with scores that are as often right as they say."""
     require_no(head, "shares", "they would be calibrated away; calibrate first, and adjust the calibrated head")
-    slope, intercept = float(f"{calibration.slope:.6g}"), float(f"{calibration.intercept:.6g}")
-    step = {"step": "calibration", "slope": slope, "intercept": intercept}
-    return replace(
+    slope, intercept = _rounded(calibration.slope), _rounded(calibration.intercept)
+    shifts = [_rounded(shift) for shift in calibration.shifts]
+    step = {"step": "calibration", "slope": slope, "intercept": intercept} | ({"shifts": shifts} if shifts else {})
+    made = replace(
         head,
         scale=head.scale * slope,
         bias=head.bias * slope + intercept,
         offset_C=None if head.offset_C is None else head.offset_C * slope,
         steps=(*head.steps, step),
     )
+    return _shift(made, torch.tensor(shifts)) if shifts else made
 
 
 def rejecting(head: Head, by: Statistic, threshold: Threshold) -> Head:
-    """The head that gives no label to what is below a threshold."""
+    """The head that gives no label to what is below a threshold; with `mode: multi`, no label that is."""
+    value = _rounded(threshold.value)
     if head.rules.mode == "multi":
-        raise SpecError("mode is multi, in which each label has its `threshold`; write it into the label file")
-    least: Any = {f"min_{by}": float(f"{threshold.value:.6g}")}
+        require_score(by)
+        return replace(head, rules=replace(head.rules, threshold_C=(value,) * len(head.labels)))
+    least: Any = {f"min_{by}": value}
     return replace(head, rules=replace(head.rules, **least))
 
 
 def statistic(
     head: Head, image_ND: npt.NDArray[np.float32], truth_N: npt.NDArray[np.integer], by: Statistic
-) -> npt.NDArray[np.float32]:
-    """The score, similarity or margin of those pictures that are answered rightly, which are the ones not to lose."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """The score, similarity or margin of each picture's answer, and whether the answer is right."""
     top = head.rank(torch.from_numpy(image_ND), min(2, len(head.labels)))
     right_N = top.label_index_BK[:, 0].numpy() == truth_N
     score_NK, similarity_NK = top.score_BK.numpy(), top.similarity_BK.numpy()
     match by:
         case "score":
-            value_N = score_NK[:, 0]
+            return score_NK[:, 0], right_N
         case "similarity":
-            value_N = similarity_NK[:, 0]
+            return similarity_NK[:, 0], right_N
         case "margin":
             if score_NK.shape[1] < 2:
                 raise SpecError(
                     "a margin is the distance of the best score from the second, and there is one label only"
                 )
-            value_N = score_NK[:, 0] - score_NK[:, 1]
-    found: npt.NDArray[np.float32] = value_N[right_N]
-    return found
+            return score_NK[:, 0] - score_NK[:, 1], right_N
+
+
+def require_score(by: Statistic) -> None:
+    """Raise `SpecError` unless answers are rejected by their score."""
+    if by != "score":
+        raise SpecError(f"mode is multi, in which labels have a threshold of their score, and not of {by}")
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def require_no_negatives(head: Head) -> None:
@@ -128,8 +141,10 @@ def _describe_step(step: dict[str, Any]) -> str:
         case "examples":
             return f"moved towards examples, weight {step['weight']:g}"
         case "calibration":
-            return f"calibrated: temperature {1 / step['slope']:.3g}" + (
-                f", shift {step['intercept']:+.3g}" if step["intercept"] else ""
+            return (
+                f"calibrated: temperature {1 / step['slope']:.3g}"
+                + (f", shift {step['intercept']:+.3g}" if step["intercept"] else "")
+                + (", and a shift a label" if "shifts" in step else "")
             )
         case other:
             return str(other)

@@ -15,33 +15,42 @@ from zsic.core.errors import SpecError
 from zsic.core.labels import load_labels
 from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec, StoreSpec, parse_labels
 from zsic.evaluate.truth import Truth
-from zsic.models.calibration import Calibration, Threshold, fit_platt, fit_temperature, threshold_for
+from zsic.models.calibration import Calibration
 from zsic.models.checkpoint import Checkpoint, resolve
 from zsic.models.examples import WEIGHTS, Blended, blend_examples
 from zsic.models.head import Head, adjust
 from zsic.models.head_cache import find_head
+from zsic.models.platt import SHIFT_SPREAD, fit_platt
 from zsic.models.refine import (
     Statistic,
     calibrated,
     rejecting,
     require_no,
     require_no_negatives,
+    require_score,
     statistic,
     with_examples,
 )
 from zsic.models.shares import Shares, estimate_shares
+from zsic.models.temperature import fit_temperature
+from zsic.models.thresholds import Threshold, threshold_for, threshold_of_precision
 from zsic.pipeline.labelled import (
     MOST_ROWS,
+    Known,
     Labelled,
+    Tagged,
     open_output,
     read_examples,
     read_labelled,
+    read_tagged,
     sample_rows,
     vectors,
 )
 from zsic.storage.origin import Origin
 
 _MOST_LOGITS = 2**27
+_MOST_PAIRS = 2**25
+"""Of a picture and a label: all of them are sorted."""
 _NO_STORE = StoreSpec()
 
 Labels = str | Sequence[str] | Head
@@ -62,12 +71,10 @@ class Calibrated:
     """A head whose scores were fitted to rows with a truth, and how."""
 
     head: Head
-    rows: Labelled
+    rows: Known
     calibration: Calibration
     threshold: Threshold | None = None
-    """Below which an image has no label; None if none was asked for."""
-    n_right: int = 0
-    """Rows that are answered rightly, which the threshold is learnt from."""
+    """Below which an image has no label, or with `mode: multi` not this one; None if none was asked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,37 +132,56 @@ def calibrate(
     *,
     model: str | None = None,
     false_reject: float | None = None,
+    precision: float | None = None,
     by: Statistic = "score",
     store: StoreSpec = _NO_STORE,
 ) -> Calibrated:
-    """Fit a head's scores to the rows of an output whose label is known.
+    """Fit a head's scores to the rows of an output whose label is known, or labels with `mode: multi`.
 
-    With `false_reject` images get no label whose answer's score, similarity or margin (`by`) is below a threshold that
-    loses at most this share of right answers.  Labels that are not compiled are compiled for the output's model, unless
-    another is named.  Raises `SpecError` or `ModelError`.
+    With `false_reject` answers are rejected whose score, similarity or margin (`by`) is below a threshold that loses at
+    most this share of right ones; with `precision`, below the least threshold that leaves this share of right ones
+    among those that are kept.  Labels that are not compiled are compiled for the output's model, unless another is
+    named.  Raises `SpecError` or `ModelError`.
     """
+    if false_reject is not None and precision is not None:
+        raise SpecError("either false_reject or precision: there is one threshold")
     head, origin = _find_for(labels, on, model, store)
     require_no(head, "shares", "they would be calibrated away; calibrate first, and adjust the calibrated head")
+    rows: Labelled | Tagged
     if head.rules.mode == "multi":
-        raise SpecError(
-            "mode is multi, and a truth of one label an image would count what else is in it as wrong; calibrate a set "
-            "of mode: single, or set each label's `threshold`"
-        )
-    rows = read_labelled(origin, truth, head.labels, _most_rows(head))
+        require_score(by)
+        rows = read_tagged(origin, truth, head.labels, _most_rows(head, _MOST_PAIRS))
+    else:
+        rows = read_labelled(origin, truth, head.labels, _most_rows(head))
     logit_NC = head.logits(torch.from_numpy(rows.image_ND)).numpy()
-    fit = fit_platt if head.scores_each else fit_temperature
-    calibration = fit(logit_NC, rows.truth_N)
+    calibration = _fit(head, logit_NC, rows)
     if calibration.at_bound:
         raise SpecError(
             f"{calibration.n_rows:,} rows do not tell a temperature: their scores say nothing of the truth, or are far "
             "too small or too large; is it the truth of these very rows?"
         )
     head = calibrated(head, calibration)
-    if false_reject is None:
+    if false_reject is None and precision is None:
         return Calibrated(head, rows, calibration)
-    value_N = statistic(head, rows.image_ND, rows.truth_N, by)
-    threshold = threshold_for(value_N, false_reject)
-    return Calibrated(rejecting(head, by, threshold), rows, calibration, threshold, len(value_N))
+    if isinstance(rows, Tagged):
+        score_NC = head.logits(torch.from_numpy(rows.image_ND)).sigmoid().numpy()
+        value_N, right_N = score_NC.ravel(), rows.wanted_NC.ravel()
+    else:
+        value_N, right_N = statistic(head, rows.image_ND, rows.truth_N, by)
+    threshold = (
+        threshold_for(value_N, right_N, false_reject)
+        if false_reject is not None
+        else threshold_of_precision(value_N, right_N, precision or 0.0)
+    )
+    return Calibrated(rejecting(head, by, threshold), rows, calibration, threshold)
+
+
+def _fit(head: Head, logit_NC: npt.NDArray[np.float32], rows: Labelled | Tagged) -> Calibration:
+    if isinstance(rows, Tagged):
+        return fit_platt(logit_NC, rows.wanted_NC, shift_spread=SHIFT_SPREAD)
+    if head.scores_each:
+        return fit_platt(logit_NC, np.arange(len(head.labels)) == rows.truth_N[:, None])
+    return fit_temperature(logit_NC, rows.truth_N)
 
 
 def adjust_shares(
@@ -214,9 +240,9 @@ def _find_for(labels: Labels, on: str, model: str | None, store: StoreSpec) -> t
     return _find(labels, (), checkpoint), open_output(on, checkpoint.digest, store)
 
 
-def _most_rows(head: Head) -> int:
-    """So many rows that their logits fit into half a gigabyte."""
-    return max(min(MOST_ROWS, _MOST_LOGITS // len(head.labels)), 1_000)
+def _most_rows(head: Head, most_logits: int = _MOST_LOGITS) -> int:
+    """So many rows that their logits fit into half a gigabyte, or into what else there is."""
+    return max(min(MOST_ROWS, most_logits // len(head.labels)), 1_000)
 
 
 def _in_order(shares: Mapping[str, float], labels: Sequence[str]) -> list[float]:

@@ -1,13 +1,14 @@
 """Pictures whose label is known, as a head sees them: rows of an output, or folders of files; no Ray is needed.
 
-Shape legend: N pictures, B of them at a time, D embedding width.
+Shape legend: N pictures, B of them at a time, C labels, D embedding width.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from zsic.core.embedding import from_column
 from zsic.core.errors import SpecError
 from zsic.core.preprocess import prepare
 from zsic.core.spec import DecodeSpec, SourceSpec, StoreSpec
-from zsic.evaluate.truth import Truth
+from zsic.evaluate.truth import Match, Truth
 from zsic.evaluate.vocabulary import Vocabulary
 from zsic.models.checkpoint import Checkpoint
 from zsic.models.encoder import ImageEncoder
@@ -34,20 +35,36 @@ _BATCH = 32
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Labelled:
-    """Embeddings, and the index of the label that each should get."""
+class Known:
+    """Embeddings of pictures whose truth is known."""
 
     image_ND: Floats
-    truth_N: Integers
     unknown: dict[str, int]
-    """Pictures by a label that the set does not have; they are left out."""
+    """Pictures by a label that the set does not have, which are left out; or the label is, where there are several."""
     failed: dict[str, str]
     """Files that could not be read, and why; they are left out."""
     digest: str
     """Tells these pictures and labels from others."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled(Known):
+    """Pictures with one label each."""
+
+    truth_N: Integers
+    """The index of the label."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tagged(Known):
+    """Pictures with several labels, or with none of the set's."""
+
+    wanted_NC: Bools
+    """Which labels are true of which picture."""
 
 
 def open_output(uri: str, model_digest: str | None, store: StoreSpec) -> Origin:
@@ -90,29 +107,72 @@ def vectors(batch: pa.RecordBatch) -> Floats:
 
 
 def read_labelled(origin: Origin, truth: Truth, labels: Sequence[str], most: int = MOST_ROWS) -> Labelled:
-    """Rows of an output that have an embedding and a truth.  Raises `SpecError` if there are none."""
+    """Rows of an output that have an embedding and one true label.  Raises `SpecError` if there are none."""
     vocabulary = Vocabulary(labels)
+
+    def look_up(match: Match) -> tuple[Bools, Integers, list[str]]:
+        names = match.labels.to_pylist()
+        label_B = np.array([_UNTOLD if name is None else vocabulary.true(name) for name in names])
+        is_known_B = (label_B >= 0) & (label_B < len(labels))
+        unknown = [name for name, at in zip(names, label_B, strict=True) if at >= len(labels)]
+        return is_known_B, label_B[is_known_B], unknown
+
+    return Labelled(*_read(origin, truth, most, look_up))
+
+
+def read_tagged(origin: Origin, truth: Truth, labels: Sequence[str], most: int = MOST_ROWS) -> Tagged:
+    """Rows of an output that have an embedding and a truth of any number of labels.
+
+    Raises `SpecError` if none has a label of the set, or the truth has one label an image, which would count what else
+    is in it as wrong.
+    """
+    vocabulary = Vocabulary(labels)
+
+    def look_up(match: Match) -> tuple[Bools, Bools, list[str]]:
+        is_known_B = match.code_B >= 0
+        answers = [match.answers[code] for code in match.code_B[is_known_B].tolist()]
+        wanted_BC, unknown = np.zeros((len(answers), len(labels)), np.bool_), []
+        for row, answer in enumerate(answers):
+            for name in answer:
+                if (at := vocabulary.true(name)) < len(labels):
+                    wanted_BC[row, at] = True
+                else:
+                    unknown.append(name)
+        return is_known_B, wanted_BC, unknown
+
+    found = Tagged(*_read(origin, truth, most, look_up))
+    if not truth.several:
+        raise SpecError(
+            "truth: mode is multi, and this truth has one label an image; what else is in it would count as wrong.  "
+            "Give lists of all labels that are true of it (`red;star` in CSV)"
+        )
+    return found
+
+
+def _read(
+    origin: Origin, truth: Truth, most: int, look_up: Callable[[Match], tuple[Bools, npt.NDArray[Any], list[str]]]
+) -> tuple[Floats, dict[str, int], dict[str, str], str, npt.NDArray[Any]]:
+    """Fields of `Known`, and truths; `look_up` tells which rows of a batch have one, theirs, and unknown labels."""
     unknown: Counter[str] = Counter()
     images: list[Floats] = []
-    truths: list[Integers] = []
+    truths: list[npt.NDArray[Any]] = []
     digest = hashlib.sha256(f"{origin.fingerprint} {origin.snapshot.sequence}".encode())
-    n_rows, sought = 0, ""
+    n_rows, n_true, sought = 0, 0, ""
     for batch in sample_rows(origin, truth.columns, most):
         if not len(batch):
             continue
         match = truth.match(batch)
         n_rows, sought = n_rows + len(batch), sought or match.sought
-        names = match.labels.to_pylist()
-        label_B = np.array([_UNTOLD if name is None else vocabulary.true(name) for name in names])
-        unknown.update(name for name, at in zip(names, label_B, strict=True) if at >= len(labels))
-        label_B[label_B >= len(labels)] = _UNTOLD
-        digest.update(label_B.tobytes())
-        images.append(vectors(batch)[label_B >= 0])
-        truths.append(label_B[label_B >= 0])
-    if not sum(map(len, truths)):
+        is_known_B, truth_B, others = look_up(match)
+        n_true += int(truth_B.any(axis=1).sum()) if truth_B.ndim > 1 else len(truth_B)
+        unknown.update(others)
+        digest.update(is_known_B.tobytes() + truth_B.tobytes())
+        images.append(vectors(batch)[is_known_B])
+        truths.append(truth_B)
+    if not n_true:
         told = f"; of others there are {_listed(unknown)}" if unknown else f"; looked for {sought!r} first"
         raise SpecError(f"truth: none of {n_rows:,} rows with an embedding has a label of the set{told}")
-    return Labelled(np.concatenate(images), np.concatenate(truths), dict(unknown.most_common()), {}, digest.hexdigest())
+    return np.concatenate(images), dict(unknown.most_common()), {}, digest.hexdigest(), np.concatenate(truths)
 
 
 def read_examples(folder: Path, labels: Sequence[str], checkpoint: Checkpoint, decode: DecodeSpec) -> Labelled:
@@ -147,7 +207,7 @@ def read_examples(folder: Path, labels: Sequence[str], checkpoint: Checkpoint, d
     if not truths:
         told = f"; it has {_listed(unknown)}" if unknown else ""
         raise SpecError(f"examples: {folder} has no folder with pictures that is named as a label is{told}")
-    return Labelled(np.concatenate(images), np.array(truths), unknown, failed, digest.hexdigest())
+    return Labelled(np.concatenate(images), unknown, failed, digest.hexdigest(), np.array(truths))
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -202,10 +202,14 @@ def to_fields(given: dict[str, Any]) -> dict[str, Any]:
 
 def _to_label_sets(given: dict[str, Any]) -> list[dict[str, Any]]:
     """The label sets, in the order in which they are given; the templates are for all that are not compiled."""
-    spelled = [*(given["labels"] or ()), *(given["head"] or ())]
-    if not spelled:
+    labels, heads, templates = given["labels"] or (), given["head"] or (), given["template"]
+    if not labels and not heads and not templates:
         return []
-    from zsic.core.spec import parse_label_sets
+    from zsic.core.errors import SpecError
+    from zsic.core.spec import parse_label_sets, parse_labels, parse_named
 
-    templates = {"templates": given["template"]} if given["template"] else {}
-    return [each if "head" in each else {**each, **templates} for each in parse_label_sets(spelled)]
+    sets = [parse_named(text, parse_labels) for text in labels] if heads else [*parse_label_sets(labels)]
+    sets += [parse_named(text, lambda path: {"head": path}) for text in heads]
+    if templates and all("head" in each for each in sets):
+        raise SpecError("--template is for --labels, and heads have their prompts already; compile them again with it")
+    return [{**each, "templates": templates} if templates and "head" not in each else each for each in sets]

@@ -19,6 +19,11 @@ from zsic.core.templates import TEMPLATE_SETS
 
 Load = Callable[..., LabelSet]
 
+
+def _nested(depth: int) -> object:
+    return [_nested(depth - 1)] if depth else "x"
+
+
 NAMES = st.lists(
     st.text(st.characters(categories=("L", "N", "P", "S", "M", "Zs"))).filter(str.strip),
     min_size=1,
@@ -193,7 +198,7 @@ class TestJsonAndYaml:
             ({"cat": [["x"]]}, "expected a text, got a list"),
             ([["cat"]], "expected a text, got a list"),
             ("cat", "labels are a list, or a mapping from label to prompts"),
-            ([[[[[[[[["x"]]]]]]]]], "nested too deeply"),
+            (_nested(80), "nested too deeply"),
             (["cat", "cat"], "label 'cat' is there already"),
             (["cat", ""], "the label is empty"),
         ],

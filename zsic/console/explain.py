@@ -48,19 +48,23 @@ def explain(
 
 
 def _places(images: Sequence[Path], target: Path) -> list[Path]:
-    """Where each picture goes; of two that have one name, the second gets a number."""
+    """Where each picture goes: never onto one of the images; of two that have one name, the second gets a number."""
+    taken = {path.resolve() for path in images}
     is_file = target.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp") and not target.is_dir()
     if is_file and len(images) > 1:
         raise SpecError(f"--explain: {target} is one file and there are {len(images)} images; give a folder")
+    if is_file and target.resolve() in taken:
+        raise SpecError(f"--explain: {target} is the image itself; give another name")
     if is_file:
         return [target]
     if target.is_file():
         raise SpecError(f"--explain: {target} is a file; give a folder, or a name that ends in .png")
-    places: dict[Path, None] = {}
+    places = []
     for path in images:
         place, n = target / f"{path.stem}.png", 1
-        while place in places:
+        while place.resolve() in taken:
             n += 1
             place = target / f"{path.stem}-{n}.png"
-        places[place] = None
-    return list(places)
+        taken.add(place.resolve())
+        places.append(place)
+    return places

@@ -1,7 +1,7 @@
 """Where each value of a YAML or JSON file stands, and how it was written there."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,10 @@ import yaml
 
 from zsic.core.errors import SpecError
 
-_MAX_DEPTH = 8
-"""More than any file of ours has; ends an alias that contains itself."""
+_MAX_DEPTH = 64
+"""Two for each level of a tree of labels; ends an alias that contains itself."""
+_MAX_NODES = 5_000_000
+"""Ends aliases that each repeat others."""
 
 _YAML_KINDS = {
     "bool": "a truth value in YAML",
@@ -128,7 +130,7 @@ def read_yaml(text: str, path: str) -> Document | None:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise SpecError(f"{path} line {line}: not YAML: {error.reason}") from None
-    return None if root is None else _from_yaml(root, path, _MAX_DEPTH)
+    return None if root is None else _from_yaml(root, path, _MAX_DEPTH, iter(range(_MAX_NODES)))
 
 
 def read_json(text: str, path: str) -> Document:
@@ -148,23 +150,24 @@ class _JsonPairs(tuple[tuple[str, Any], ...]):
     __slots__ = ()
 
 
-def _from_yaml(node: yaml.Node, path: str, depth: int) -> Document:
+def _from_yaml(node: yaml.Node, path: str, depth: int, budget: Iterator[int]) -> Document:
     where = f"{path} line {node.start_mark.line + 1}"
     if depth == 0:
         raise SpecError(f"{where}: nested too deeply")
+    if next(budget, None) is None:
+        raise SpecError(f"{where}: with all its aliases it holds more than {_MAX_NODES:,} values")
+
+    def inner(child: yaml.Node) -> Document:
+        return _from_yaml(child, path, depth - 1, budget)
+
     match node:
         case yaml.ScalarNode(tag="tag:yaml.org,2002:str") | yaml.ScalarNode(value=""):
             return Text(where, node.value)
         case yaml.SequenceNode():
-            return Items(where, tuple(_from_yaml(item, path, depth - 1) for item in node.value))
+            return Items(where, tuple(inner(item) for item in node.value))
         case yaml.MappingNode():
-            return Pairs(
-                where,
-                tuple(
-                    (_from_yaml(key, path, depth - 1), _from_yaml(value, path, depth - 1)) for key, value in node.value
-                ),
-                "; a text that holds a colon needs quotes",
-            )
+            pairs = tuple((inner(key), inner(value)) for key, value in node.value)
+            return Pairs(where, pairs, "; a text that holds a colon needs quotes")
         case _:
             meaning = _YAML_KINDS.get(node.tag.rpartition(":")[2], f"{node.tag} in YAML")
             return Scalar(where, str(node.value), meaning)

@@ -10,6 +10,11 @@ def canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def six_digits(value: float) -> float:
+    """As much of a number that was stated or learnt as is kept, so that it is digested as it is used."""
+    return float(f"{value:.6g}")
+
+
 def fingerprint(fields: Mapping[str, object]) -> str:
     """16 hex digits of the SHA-256 of the canonical fields.
 

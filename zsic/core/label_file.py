@@ -17,6 +17,8 @@ LABEL_COLUMNS = ("label", "name", "class")
 """Headers that mark the column of labels; the first of these that a file has."""
 NAME_FIELDS = ("name", "label")
 """Keys for the name of a label that is a mapping."""
+SIGNS_OF_A_SET = ("labels", "templates", "mode", "reject", "back_off")
+"""Keys that make a mapping a label set, and not labels with their prompts."""
 PROMPT_FIELDS = ("prompt", "prompts")
 """Keys, and headers, for its own prompts."""
 
@@ -162,11 +164,12 @@ def _read_document(document: Document, path: str) -> LabelFile:
 
 def _spell_out(document: Document) -> Pairs:
     """Write a label set with all its short forms as the form knows it, each thing in its place."""
+    keys = document.keys() if isinstance(document, Pairs) else set()
     match document:
-        case Pairs() if {"labels", "templates"} & document.keys():
+        case Pairs() if found := [name for name in SIGNS_OF_A_SET if name in keys]:
             fields = document.fields("a label file", FIELDS_OF_A_SET)
             if "labels" not in fields:
-                raise SpecError(f"{document.where}: labels is missing beside templates")
+                raise SpecError(f"{document.where}: labels is missing beside {found[0]}")
         case _:
             fields = {"labels": document}
     fields["labels"] = _spell_out_labels(fields["labels"])

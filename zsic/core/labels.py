@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from zsic.core.errors import SpecError
-from zsic.core.fingerprint import canonical
+from zsic.core.fingerprint import canonical, six_digits
 from zsic.core.label_file import LabelFile, Step, name_labels, read_label_file
 from zsic.core.label_form import LabelForm
 from zsic.core.rules import BACK_OFF, NO_RULES, Rules
@@ -292,4 +292,4 @@ class _Reading:
             )
         if abs(sum(stated) - 1) > _SHARES_OFF:
             raise SpecError(f"{self._file.where('labels')}: the priors add up to {sum(stated):g}; they have to make 1")
-        return tuple(stated)
+        return tuple(map(six_digits, stated))

@@ -4,7 +4,8 @@ Every rule that needs no I/O is checked here.  Rules that need the labels, the m
 those who know them, with the same field names in their messages.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -30,6 +31,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 T = TypeVar("T")
+Part = TypeVar("Part", bound=BaseModel)
 
 _SECRET = "credentials"
 """The kind of fault whose value no message repeats."""
@@ -326,23 +328,48 @@ HEAD_ENDING = ".safetensors"
 
 
 def parse_labels(text: str) -> dict[str, Any]:
-    """Read `--labels`: a label file or a head by its ending, else names between commas."""
+    """Read `--labels`: a label file or a head by its ending, else names between commas.
+
+    Raises `SpecError` for what is hardly meant as names: a path, or the name of a set that is alone.
+    """
     if text.lower().endswith(LABEL_FILE_ENDINGS):
         return {"path": text}
     if text.lower().endswith(HEAD_ENDING):
         return {"head": text}
-    return {"names": tuple(name for part in text.split(",") if (name := part.strip()))}
+    names = tuple(name for part in text.split(",") if (name := part.strip()))
+    if len(names) == 1 and (re.search(r"\.[a-z]\w{1,11}$", names[0]) or "/" in names[0] or Path(names[0]).is_file()):
+        raise SpecError(
+            f"labels: {names[0]!r} is no label file or head by its ending; use {', '.join(LABEL_FILE_ENDINGS)} or "
+            f"{HEAD_ENDING}"
+        )
+    if names and (named := re.match(r"(\w+)=", names[0])):
+        raise SpecError(
+            f"labels: {named[0]} names a label set, and one that is alone needs no name: leave it out; labels that "
+            "hold a = go into a file"
+        )
+    return {"names": names}
 
 
 def parse_label_sets(texts: Sequence[str]) -> tuple[dict[str, Any], ...]:
     """Read several `--labels`, each of which may begin with the name of its set: `colours=red,blue`."""
     if len(texts) == 1:
         return (parse_labels(texts[0]),)
-    made = []
-    for text in texts:
-        name, found, rest = text.partition("=")
-        made.append({"name": name.strip(), **parse_labels(rest)} if found else parse_labels(text))
-    return tuple(made)
+    return tuple(parse_named(text, parse_labels) for text in texts)
+
+
+def parse_named(text: str, parse: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Read what may begin with the name of a label set and a `=`."""
+    name, found, rest = text.partition("=")
+    return {"name": name.strip(), **parse(rest)} if found else parse(text)
+
+
+def make_part(kind: type[Part], field: str, **fields: Any) -> Part:
+    """Validate one group of a spec's fields, or some of them.  Raises `SpecError` as `make_spec` does."""
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        faults = ({**fault, "loc": (field, *fault["loc"])} for fault in error.errors())
+        raise SpecError("\n".join(_explain(fault, one_set=True) for fault in faults)) from None
 
 
 def make_spec(fields: Mapping[str, Any]) -> JobSpec:

@@ -36,13 +36,16 @@ def append_context(template: str, context: str | None) -> str:
     """
     if context is None:
         return template
-    ending = template[-1] if template[-1] in ".!?" else ""
+    ending = template[-1] if template[-1] in _ENDS else ""
     return f"{template.removesuffix(ending)}, {context}{ending}"
 
 
 def unify_placeholder(sentence: str) -> str:
     """Write `{label}`, the other way to mark the label's place, as `{}`."""
     return sentence.replace("{label}", "{}")
+
+
+_ENDS = ".!?。！？"  # noqa: RUF001  Japanese and Chinese sentences end so.
 
 
 def _check(entry: str, field: str) -> str:

@@ -37,6 +37,9 @@ class Tree:
         self._depth = max(len(path) for path in self.paths)
         pairs = [(c, place[name] - len(labels)) for c, parents in enumerate(parents_C) for name in parents]
         self._label_P, self._above_P = (torch.tensor([pair[i] for pair in pairs]) for i in (0, 1))
+        self.covers_NC = torch.eye(len(self.names), len(labels), dtype=torch.bool)
+        """Whether each answer is the label, or one above it."""
+        self.covers_NC[len(labels) + self._above_P, self._label_P] = True
 
     def roll_up(self, score_BC: torch.Tensor, link: Link) -> torch.Tensor:
         """The scores [B, N] of all answers: that one or another of the labels below it fits.
@@ -48,7 +51,7 @@ class Tree:
         part_BC = score_BC if link == "softmax" else torch.log1p(-score_BC.clamp(max=1 - 1e-7))
         sum_BM = part_BC.new_zeros(len(part_BC), self.n_above)
         sum_BM.index_add_(1, self._above_P.to(device), part_BC[:, self._label_P.to(device)])
-        above_BM = sum_BM if link == "softmax" else -torch.expm1(sum_BM)
+        above_BM = sum_BM.clamp(max=1) if link == "softmax" else -torch.expm1(sum_BM)
         return torch.cat([score_BC, above_BM], dim=1)
 
     def descend(self, score_BN: torch.Tensor, need_N: torch.Tensor) -> torch.Tensor:

@@ -63,18 +63,26 @@ def keep_best(top: TopK, k: int) -> TopK:
     return TopK(*(each[:, :k] for each in top))
 
 
-def judge(top: TopK, score_BC: torch.Tensor | None, rules: Rules, link: Link, tree: Tree | None = None) -> Verdict:
+class Scored(NamedTuple):
+    """All labels of some images."""
+
+    score_BC: torch.Tensor
+    logit_BC: torch.Tensor
+    """What they are made of, which still tells apart what is 1 as a score."""
+
+
+def judge(top: TopK, scored: Scored | None, rules: Rules, link: Link, tree: Tree | None = None) -> Verdict:
     """Apply the rules.  All scores are needed for a tree, and with `mode: multi`; two predictions for a margin."""
     if rules.mode == "multi":
-        assert score_BC is not None
-        return _judge_each(top, score_BC, rules)
+        assert scored is not None
+        return _judge_each(top, scored, rules)
     answer_B, answer_score_B = top.label_index_BK[:, 0].long(), top.score_BK[:, 0]
     need_C, n_labels = None, len(rules.threshold_C)
     if rules.threshold_C:
         need_C = torch.tensor([-1.0 if need is None else need for need in rules.threshold_C], device=answer_B.device)
     if tree is not None:
-        assert score_BC is not None
-        score_BN = tree.roll_up(score_BC, link)
+        assert scored is not None
+        score_BN = tree.roll_up(scored.score_BC, link)
         need_N = torch.full((len(tree.names),), rules.back_off or 0.0, device=answer_B.device)
         if need_C is not None:
             need_N[:n_labels] = torch.where(need_C < 0, need_N[:n_labels], need_C)
@@ -97,13 +105,14 @@ def judge(top: TopK, score_BC: torch.Tensor | None, rules: Rules, link: Link, tr
     return Verdict(top, torch.where(good_B, answer_B, NONE).int(), answer_score_B)
 
 
-def _judge_each(top: TopK, score_BC: torch.Tensor, rules: Rules) -> Verdict:
+def _judge_each(top: TopK, scored: Scored, rules: Rules) -> Verdict:
+    score_BC, logit_BC = scored
     needs = [MULTI_THRESHOLD if need is None else need for need in rules.threshold_C] or [MULTI_THRESHOLD]
     fits_BC = score_BC >= torch.tensor(needs, device=score_BC.device)
     image_P, label_P = fits_BC.nonzero(as_tuple=True)
-    # Stable sorts: equal scores keep label order, and then the images theirs.
-    order_P = score_BC[image_P, label_P].sort(descending=True, stable=True).indices
+    # Stable sorts: equal labels keep their order, and then the images theirs.
+    order_P = logit_BC[image_P, label_P].sort(descending=True, stable=True).indices
     order_P = order_P[image_P[order_P].sort(stable=True).indices]
-    best_B1 = torch.where(fits_BC, score_BC, -1.0).argmax(dim=1, keepdim=True)
+    best_B1 = torch.where(fits_BC, logit_BC, -torch.inf).argmax(dim=1, keepdim=True)
     answer_B = torch.where(fits_BC.any(dim=1), best_B1[:, 0], NONE).int()
     return Verdict(top, answer_B, score_BC.gather(1, best_B1)[:, 0], Fits(image_P[order_P], label_P[order_P]))

@@ -25,6 +25,11 @@ from zsic.evaluate.truth_table import Answer, read_truth_table
 FOLDER = "folder"
 COLUMN_PREFIX = "column:"
 
+UNTOLD = -1
+"""In place of an answer, where the truth says nothing."""
+NOTHING = -2
+"""In place of an answer, where the truth says that none is true: an empty list."""
+
 _ENDING = re.compile(r"\.[A-Za-z0-9]+$")
 """The `.jpg#2` of a repeated member is none, or its stem would be that of the first."""
 _FOLDER_NAME = r"(?s)^(?:.*/)?(?P<name>[^/]+)/+[^/]+$"
@@ -37,7 +42,7 @@ class Match:
     """The truth of one batch of the output."""
 
     code_B: Codes
-    """Place of each row's answer among the truth's; -1 where the truth says nothing."""
+    """Place of each row's answer among the truth's; below 0 are `UNTOLD` and `NOTHING`."""
     rules: Counter[str]
     """How many rows met their truth by which rule."""
     keys_B: Codes
@@ -71,7 +76,11 @@ class Truth(Protocol):
 
     @property
     def several(self) -> bool:
-        """Whether an image may have several labels; known once `match` has met a row that has a truth."""
+        """Whether some image has several labels; known once `match` has met a row that has a truth."""
+
+    @property
+    def lists(self) -> bool:
+        """Whether answers are lists, if only of one label each; known as `several` is."""
 
     def match(self, batch: pa.RecordBatch) -> Match:
         """Look up the rows of a batch."""
@@ -84,6 +93,7 @@ class FolderTruth:
     columns: tuple[str, ...] = ("uri", "key")
     keys: tuple[Hashable, ...] = ()
     several: bool = False
+    lists: bool = False
     answers: list[Answer] = field(default_factory=list)
     _codes: dict[str, int] = field(default_factory=dict)
 
@@ -126,8 +136,13 @@ class ColumnTruth:
         """Whether the column holds lists."""
         return bool(self._several)
 
+    @property
+    def lists(self) -> bool:
+        """The same."""
+        return self.several
+
     def match(self, batch: pa.RecordBatch) -> Match:
-        """Take the column as it is; an empty text or list says nothing."""
+        """Take the column as it is; an empty text says nothing."""
         texts = batch[self.column].cast(pa.string())
         return _match(texts.dictionary_encode(), self._code, f"column {self.column}", texts, self.answers)
 
@@ -138,7 +153,7 @@ class ColumnTruth:
             self._several = _as_list(text) is not None
         listed = _as_list(text) if self._several else None
         answer = tuple(dict.fromkeys(filter(None, map(normalise, [text] if listed is None else listed))))
-        self._codes[text] = len(self.answers) if answer else -1
+        self._codes[text] = len(self.answers) if answer else UNTOLD if listed is None else NOTHING
         if answer:
             self.answers.append(answer)
         return self._codes[text]
@@ -159,6 +174,7 @@ class TableTruth:
     """Which answer each key has."""
     answers: Sequence[Answer]
     several: bool
+    lists: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -182,7 +198,7 @@ class TableTruth:
                     places[row] = self.index.get(_drop_ending(key), -1)
             rules[f"{rule} without ending"] = len(places) - places.count(-1) - rules.total()
         keys_B = np.array(places, np.int64)
-        code_B = np.where(keys_B < 0, -1, self.code_of_key[keys_B])
+        code_B = np.where(keys_B < 0, UNTOLD, self.code_of_key[keys_B])
         return Match(code_B, +rules, keys_B, show_key(sought[0]), self.answers)
 
     def _sought(self, batch: pa.RecordBatch) -> list[Hashable]:
@@ -197,7 +213,8 @@ def load_truth(truth: str, *, label_column: str = "label", filesystem: Filesyste
 
     `folder` is the folder of each image, `column:NAME` a column of the output, anything else a CSV, Parquet
     or JSONL file with a column of labels and one or more of `id`, `uri` and `key`; rows without a label are
-    left out.  An image has several labels where the column holds lists, or in CSV `;` between them; a label
+    left out.  An image has several labels where the column holds lists, or in CSV `;` between them, and none where
+    a list is empty; a label
     that itself holds `;` needs another format than CSV.  Raises `SpecError` when a column is missing, or an
     image has two answers.
     """
@@ -205,12 +222,15 @@ def load_truth(truth: str, *, label_column: str = "label", filesystem: Filesyste
         return FolderTruth()
     if truth.startswith(COLUMN_PREFIX):
         return ColumnTruth(truth.removeprefix(COLUMN_PREFIX))
-    by, answer_of, several = read_truth_table(truth, label_column, filesystem)
-    if not answer_of:
+    by, answer_of, lists = read_truth_table(truth, label_column, filesystem)
+    if not any(answer_of.values()):
         raise SpecError(f"{truth}: no row has a label")
     codes: dict[Answer, int] = {}
-    code_of_key = np.array([codes.setdefault(answer, len(codes)) for answer in answer_of.values()], np.int64)
-    return TableTruth(by, {key: i for i, key in enumerate(answer_of)}, code_of_key, tuple(codes), several)
+    given = (codes.setdefault(answer, len(codes)) if answer else NOTHING for answer in answer_of.values())
+    code_of_key = np.fromiter(given, np.int64, len(answer_of))
+    # Of lists with one label each, the label of an image is one.
+    several = any(len(answer) > 1 for answer in codes)
+    return TableTruth(by, {key: i for i, key in enumerate(answer_of)}, code_of_key, tuple(codes), several, lists)
 
 
 def show_key(key: Hashable) -> str:

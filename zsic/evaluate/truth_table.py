@@ -17,7 +17,7 @@ from zsic.core.wording import normalise
 from zsic.evaluate.files import Filesystem, open_file
 
 Answer = tuple[str, ...]
-"""What is said of one image: its labels, each once, in the order of the file."""
+"""What is said of one image: its labels, each once, in the order of the file; of an empty list, that it has none."""
 
 _SEPARATOR = ";"
 _JOIN_TYPES = {"id": pa.int64(), "uri": pa.string(), "key": pa.string()}
@@ -26,10 +26,10 @@ _JOIN_TYPES = {"id": pa.int64(), "uri": pa.string(), "key": pa.string()}
 def read_truth_table(
     path: str, label_column: str, filesystem: Filesystem | None
 ) -> tuple[tuple[str, ...], dict[Hashable, Answer], bool]:
-    """Give the columns to join on, the answer by their values, and whether images may have several labels.
+    """Give the columns to join on, the answer by their values, and whether answers are lists.
 
-    Rows without a label are left out.  An `id` is enough by itself; else all of `uri` and `key` that are there
-    count, and several make a tuple.
+    Rows without a label are left out, but for an empty list, which is an answer.  An `id` is enough by itself; else all
+    of `uri` and `key` that are there count, and several make a tuple.
     """
     ending = PurePosixPath(path).suffix.lower()
     with open_file(path, filesystem) as file:
@@ -44,8 +44,8 @@ def read_truth_table(
         raise SpecError(f"{path} has no column id, uri or key to find images by, or nothing is in it")
     by = by[:1] if by[0] == "id" else by
     answer_of = _collect(table, by, label_column, path, split=ending == ".csv")
-    # Of a list with one label each, the label of an image is one.
-    return tuple(by), answer_of, any(len(answer) > 1 for answer in answer_of.values())
+    lists = _is_list(table.schema.field(label_column).type) or any(len(answer) > 1 for answer in answer_of.values())
+    return tuple(by), answer_of, lists
 
 
 def _read(file: IO[bytes], path: str, label_column: str) -> pa.Table:
@@ -101,7 +101,7 @@ def _is_list(kind: pa.DataType) -> bool:
 def _collect(table: pa.Table, by: list[str], label_column: str, path: str, *, split: bool) -> dict[Hashable, Answer]:
     answer_of: dict[Hashable, Answer] = {}
     for number, (key, answer) in enumerate(_rows(table, by, label_column, split), start=1):
-        if not answer:
+        if answer is None or (not answer and key is None):
             continue
         if key is None or (isinstance(key, tuple) and key[0] is None):
             raise SpecError(f"{path} row {number}: label {_show(answer)} has no {by[0]}, so no image can have it")
@@ -113,16 +113,17 @@ def _collect(table: pa.Table, by: list[str], label_column: str, path: str, *, sp
     return answer_of
 
 
-def _rows(table: pa.Table, by: list[str], label_column: str, split: bool) -> Iterator[tuple[Hashable, Answer]]:
+def _rows(table: pa.Table, by: list[str], label_column: str, split: bool) -> Iterator[tuple[Hashable, Answer | None]]:
     """Yield key and answer of each row, batch by batch, so that few Python objects live at once."""
-    known: dict[tuple[str | None, ...], Answer] = {}
+    known: dict[tuple[str | None, ...], Answer | None] = {}
     for batch in table.to_batches(max_chunksize=65_536):
         columns = [batch[name].to_pylist() for name in by]
         keys = zip(*columns, strict=True) if len(by) > 1 else columns[0]
         for key, written in zip(keys, batch[label_column].to_pylist(), strict=True):
             answer = tuple(written) if isinstance(written, list) else (written,)
             if answer not in known:
-                known[answer] = _clean(answer, split)
+                # An empty list says that there is none; an empty cell says nothing.
+                known[answer] = _clean(answer, split) or (() if isinstance(written, list) else None)
             yield key, known[answer]
 
 

@@ -20,12 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from zsic.core.errors import ModelError
-from zsic.core.fingerprint import canonical
+from zsic.core.fingerprint import canonical, six_digits
 from zsic.core.labels import digest_question
 from zsic.core.rules import NO_RULES, Rules
 from zsic.core.scoring import Link, TopK, rank, rank_logits, similarities, soft_maximum
 from zsic.core.tree import Tree
-from zsic.core.verdict import Verdict, join, judge, keep_best
+from zsic.core.verdict import Scored, Verdict, join, judge, keep_best
 from zsic.models.shares import offsets_of
 
 METHOD = "mean of unit prompt embeddings, renormalised"
@@ -171,13 +171,15 @@ class Head:
     def _judge(self, image_BD: torch.Tensor, k: int) -> Verdict:
         similarity_BC = similarities(image_BD, self.matrix_CD)
         n_ranked = min(max(k, 2), len(self.labels)) if self.rules.min_margin is not None else k
-        score_BC = None
+        scored = None
         if self._follows_similarity and self.rules.mode == "single" and not self.rules.has_tree:
             top = rank(similarity_BC, n_ranked, self.link, scale=self.scale, bias=self.bias)
         else:
             link: Link = "sigmoid" if self.scores_each else "softmax"
-            top, score_BC = rank_logits(self._logits(image_BD, similarity_BC), similarity_BC, n_ranked, link)
-        verdict = judge(top, score_BC, self.rules, self.link, self.tree)
+            logit_BC = self._logits(image_BD, similarity_BC)
+            top, score_BC = rank_logits(logit_BC, similarity_BC, n_ranked, link)
+            scored = Scored(score_BC, logit_BC)
+        verdict = judge(top, scored, self.rules, self.link, self.tree)
         return verdict._replace(top=keep_best(verdict.top, k))
 
     @property
@@ -301,7 +303,7 @@ def compile_head(label_set: _Labels, text_encoder: _Tower) -> Head:
 
 def adjust(head: Head, share_C: Sequence[float], origin: str) -> Head:
     """The head for images of which the labels have these shares; where they are from is kept with it."""
-    share = [float(f"{share:.6g}") for share in share_C]
+    share = [six_digits(share) for share in share_C]
     offset_C = torch.from_numpy(offsets_of(share))
     if head.offset_C is not None:
         offset_C = offset_C + head.offset_C

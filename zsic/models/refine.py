@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 
 from zsic.core.errors import SpecError
+from zsic.core.fingerprint import six_digits
+from zsic.core.verdict import NONE
 from zsic.models.calibration import Calibration
 from zsic.models.examples import Blended
 from zsic.models.head import Head
@@ -33,8 +35,8 @@ def with_examples(head: Head, blended: Blended, digest: str) -> Head:
 def calibrated(head: Head, calibration: Calibration) -> Head:
     """The head with scores that are as often right as they say."""
     require_no(head, "shares", "they would be calibrated away; calibrate first, and adjust the calibrated head")
-    slope, intercept = _rounded(calibration.slope), _rounded(calibration.intercept)
-    shifts = [_rounded(shift) for shift in calibration.shifts]
+    slope, intercept = six_digits(calibration.slope), six_digits(calibration.intercept)
+    shifts = [six_digits(shift) for shift in calibration.shifts]
     step = {"step": "calibration", "slope": slope, "intercept": intercept} | ({"shifts": shifts} if shifts else {})
     made = replace(
         head,
@@ -48,7 +50,7 @@ def calibrated(head: Head, calibration: Calibration) -> Head:
 
 def rejecting(head: Head, by: Statistic, threshold: Threshold) -> Head:
     """The head that gives no label to what is below a threshold; with `mode: multi`, no label that is."""
-    value = _rounded(threshold.value)
+    value = float(threshold.value)  # not rounded, or it would lose more than it says
     if head.rules.mode == "multi":
         require_score(by)
         return replace(head, rules=replace(head.rules, threshold_C=(value,) * len(head.labels)))
@@ -59,13 +61,20 @@ def rejecting(head: Head, by: Statistic, threshold: Threshold) -> Head:
 def statistic(
     head: Head, image_ND: npt.NDArray[np.float32], truth_N: npt.NDArray[np.integer], by: Statistic
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """The score, similarity or margin of each picture's answer, and whether the answer is right."""
-    top = head.rank(torch.from_numpy(image_ND), min(2, len(head.labels)))
-    right_N = top.label_index_BK[:, 0].numpy() == truth_N
-    score_NK, similarity_NK = top.score_BK.numpy(), top.similarity_BK.numpy()
+    """The score, similarity or margin of each picture's answer, and whether the answer is right.
+
+    An answer above the true label, in a tree, is right.  What background takes is not.
+    """
+    rules = replace(head.rules, min_score=None, min_similarity=None, min_margin=None)
+    verdict = replace(head, rules=rules).judge(torch.from_numpy(image_ND), min(2, len(head.labels)))
+    answer_N = verdict.answer_B.numpy()
+    right_N = answer_N == truth_N
+    if head.tree is not None:
+        right_N = (answer_N != NONE) & head.tree.covers_NC.numpy()[answer_N, truth_N]
+    score_NK, similarity_NK = verdict.top.score_BK.numpy(), verdict.top.similarity_BK.numpy()
     match by:
         case "score":
-            return score_NK[:, 0], right_N
+            return verdict.score_B.numpy(), right_N
         case "similarity":
             return similarity_NK[:, 0], right_N
         case "margin":
@@ -80,10 +89,6 @@ def require_score(by: Statistic) -> None:
     """Raise `SpecError` unless answers are rejected by their score."""
     if by != "score":
         raise SpecError(f"mode is multi, in which labels have a threshold of their score, and not of {by}")
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
 
 
 def require_no_negatives(head: Head) -> None:

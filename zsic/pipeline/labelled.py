@@ -20,7 +20,7 @@ from zsic.core.embedding import from_column
 from zsic.core.errors import SpecError
 from zsic.core.preprocess import prepare
 from zsic.core.spec import DecodeSpec, SourceSpec, StoreSpec
-from zsic.evaluate.truth import Match, Truth
+from zsic.evaluate.truth import NOTHING, UNTOLD, Match, Truth
 from zsic.evaluate.vocabulary import Vocabulary
 from zsic.models.checkpoint import Checkpoint
 from zsic.models.encoder import ImageEncoder
@@ -129,8 +129,8 @@ def read_tagged(origin: Origin, truth: Truth, labels: Sequence[str], most: int =
     vocabulary = Vocabulary(labels)
 
     def look_up(match: Match) -> tuple[Bools, Bools, list[str]]:
-        is_known_B = match.code_B >= 0
-        answers = [match.answers[code] for code in match.code_B[is_known_B].tolist()]
+        is_known_B = match.code_B != UNTOLD
+        answers = [() if code == NOTHING else match.answers[code] for code in match.code_B[is_known_B].tolist()]
         wanted_BC, unknown = np.zeros((len(answers), len(labels)), np.bool_), []
         for row, answer in enumerate(answers):
             for name in answer:
@@ -141,7 +141,7 @@ def read_tagged(origin: Origin, truth: Truth, labels: Sequence[str], most: int =
         return is_known_B, wanted_BC, unknown
 
     found = Tagged(*_read(origin, truth, most, look_up))
-    if not truth.several:
+    if not truth.lists:
         raise SpecError(
             "truth: mode is multi, and this truth has one label an image; what else is in it would count as wrong.  "
             "Give lists of all labels that are true of it (`red;star` in CSV)"

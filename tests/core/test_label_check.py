@@ -95,6 +95,13 @@ def test_labels_that_pass_at_a_score_that_means_nothing_are_told_where_there_are
     assert check_labels(all_have, contrasted=True) == []
 
 
+def test_labels_that_name_their_rivals_need_no_threshold_and_none_is_its_own() -> None:
+    labels = (Label("cat", negative=("a photo of a dog.",)), Label("dog", negative=("a {}", "a photo of a dog.")))
+    label_set = LabelSet(labels, ("a photo of a {}.",), rules=Rules(mode="multi"))
+    found = check_labels(label_set, contrasted=True)
+    assert [(finding.kind, finding.labels) for finding in found] == [("own_negative", ("dog",))]
+
+
 def test_negative_prompts_over_the_limit_are_told_where_they_are_read() -> None:
     rules = Rules(mode="multi", threshold_C=(0.9, 0.9))
     labels = LabelSet(

@@ -87,7 +87,7 @@ class TestNames:
 class TestTxt:
     def test_has_a_label_a_line_with_comments_and_blank_lines(self, load: Load) -> None:
         text = "\ufeff# animals\r\ncat\r\n\r\n  dog, big \r\n#5\r\nC# code"
-        assert load("a.txt", text).labels == plain("cat", "dog, big", "C# code")
+        assert load("a.txt", text).labels == plain("cat", "dog, big", "#5", "C# code")
 
     @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
     def test_lines_end_as_on_any_system(self, load: Load, line_end: str) -> None:
@@ -413,6 +413,16 @@ labels:
             ("labels: [cat]\nmode: many\n", "a.yaml line 2: mode: input should be 'single' or 'multi'; got 'many'"),
             ("labels:\n- {name: cat, prior: 2}\n", "a.yaml line 2: prior of label 'cat': input should be less than"),
             ("labels:\n- {name: cat, threshold: high}\n", "a.yaml line 2: threshold of label 'cat': "),
+            ("mode: multi\nlables: [cat, dog]\n", "a.yaml line 2: 'lables' is not a field of a label file"),
+            ("reject: {min_score: 0.5}\ncat: a cat\n", "a.yaml line 2: 'cat' is not a field of a label file"),
+            ("mode: multi\n", "a.yaml line 1: labels is missing beside mode"),
+            ("labels: [cat]\nreject: {min_score: 0.1, min_score: 0.9}\n", "a.yaml line 2: min_score is there already"),
+            (
+                "labels:\n- {name: cat, prompts: a cat, context: a pet}\n",
+                "a.yaml line 2: label 'cat' has prompts",
+            ),
+            ("labels: [cat]\nname: my set\n", "a.yaml line 2: name: string should match pattern"),
+            ("a: &a [x, x]\nb: &b [*a, *a]\nlabels: [cat]\n", "a.yaml line 1: 'a' is not a field"),
             ("labels: [cat]\nback_off: 0.5\n", "a.yaml line 2: back_off is given, and no label has children"),
             ("labels: [cat]\nreject: {score: 1}\n", "a.yaml line 2: 'score' is not a field of reject"),
             (
@@ -452,6 +462,18 @@ labels:
         with pytest.raises(SpecError) as caught:
             load("a.yaml", content)
         assert str(caught.value).startswith(message)
+
+    def test_a_tree_may_be_deep(self, load: Load) -> None:
+        text = "labels: [{animal: {children: {mammal: {children: {dog: {children: {labrador: {synonyms: [lab]}}}}}}}}]"
+        text = text.replace("[{animal", "{animal").replace("}}]", "}}")
+        assert load("a.yaml", text).rules.parents_C == (("animal", "mammal", "dog"),)
+
+    def test_aliases_that_repeat_others_end(self, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("zsic.core.document._MAX_NODES", 10_000)
+        text = "labels: [cat]\ntemplates:\n- &a0 [x, x]\n"
+        text += "".join(f"- &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30))
+        with pytest.raises(SpecError, match="with all its aliases it holds more than 10,000 values"):
+            load("a.yaml", text)
 
     def test_the_digest_tells_rules_apart(self, load: Load) -> None:
         plain_set = load("a.yaml", "labels: [cat, dog]\n")

@@ -99,6 +99,12 @@ class TestShortForms:
     def test_of_labels_tell_files_from_names(self, text: str, fields: dict[str, object]) -> None:
         assert parse_labels(text) == fields
 
+    @pytest.mark.parametrize("text", ["labels.tsv", "h.safetensor", "heads/h1", "of/labels"])
+    def test_what_is_hardly_meant_as_a_name_is_none(self, text: str) -> None:
+        with pytest.raises(SpecError, match="is no label file or head by its ending"):
+            parse_labels(text)
+        assert parse_labels(f"{text},cat") == {"names": (text, "cat")}
+
     @pytest.mark.parametrize(("given", "kept"), [("out/", "out"), ("s3://b/out//", "s3://b/out"), ("/", "/")])
     def test_an_output_ends_without_a_slash(self, given: str, kept: str) -> None:
         assert make_spec({**REQUIRED, "output": given}).output.uri == kept
@@ -230,7 +236,8 @@ class TestLabelSets:
         assert make_spec({**REQUIRED, "labels": ["red", "blue"]}).labels == (LabelsSpec(names=("red", "blue")),)
 
     def test_several_flags_may_name_their_sets(self) -> None:
-        assert parse_label_sets(["a=b,c"]) == ({"names": ("a=b", "c")},), "one alone has no name"
+        with pytest.raises(SpecError, match="labels: colour= names a label set, and one that is alone needs no name"):
+            parse_label_sets(["colour=red,blue"])
         assert parse_label_sets(["colour=red, blue", "shapes.yaml", "x=head.safetensors"]) == (
             {"name": "colour", "names": ("red", "blue")},
             {"path": "shapes.yaml"},

@@ -4,7 +4,7 @@ import torch
 from zsic.core.rules import Rules
 from zsic.core.scoring import Link, TopK, rank_logits
 from zsic.core.tree import Tree
-from zsic.core.verdict import NONE, Verdict, join, judge
+from zsic.core.verdict import NONE, Scored, Verdict, join, judge
 
 
 def decide(score: list[float], rules: Rules, *, link: Link = "sigmoid", tree: Tree | None = None) -> Verdict:
@@ -13,7 +13,7 @@ def decide(score: list[float], rules: Rules, *, link: Link = "sigmoid", tree: Tr
     logit_BC = score_BC.logit() if link == "sigmoid" else score_BC.log()
     top, made_BC = rank_logits(logit_BC, score_BC / 10, len(score), link)
     torch.testing.assert_close(made_BC, score_BC)
-    return judge(top, made_BC, rules, link, tree)
+    return judge(top, Scored(made_BC, logit_BC), rules, link, tree)
 
 
 def answer(score: list[float], rules: Rules) -> int:
@@ -74,10 +74,19 @@ class TestSeveralLabels:
         assert verdict.fits is not None
         assert verdict.fits.label_P.tolist() == [0, 1, 2]
 
+    def test_that_are_all_sure_are_told_apart_by_their_logits(self) -> None:
+        logit_BC = torch.tensor([[20.0, 40.0, -1.0, 30.0]])
+        top, score_BC = rank_logits(logit_BC, logit_BC / 100, 4, "sigmoid")
+        assert score_BC[0, :2].tolist() == [1.0, 1.0]
+        verdict = judge(top, Scored(score_BC, logit_BC), Rules(mode="multi"), "sigmoid")
+        assert verdict.fits is not None
+        assert verdict.fits.label_P.tolist() == [1, 3, 0]
+        assert verdict.answer_B.tolist() == [1] == top.label_index_BK[:, 0].tolist()
+
     def test_of_many_images_stay_together(self) -> None:
         score_BC = torch.rand(50, 8, generator=torch.Generator().manual_seed(0))
         top, made_BC = rank_logits(score_BC.logit(), score_BC, 8, "sigmoid")
-        verdict = judge(top, made_BC, Rules(mode="multi"), "sigmoid")
+        verdict = judge(top, Scored(made_BC, score_BC.logit()), Rules(mode="multi"), "sigmoid")
         assert verdict.fits is not None
         for image in range(50):
             found = verdict.fits.label_P[verdict.fits.image_P == image].tolist()
@@ -117,7 +126,7 @@ def test_verdicts_on_parts_make_the_verdict_on_all() -> None:
 
     def of(part_BC: torch.Tensor) -> Verdict:
         top, made_BC = rank_logits(part_BC.logit(), part_BC, 2, "sigmoid")
-        return judge(top, made_BC, rules, "sigmoid")
+        return judge(top, Scored(made_BC, part_BC.logit()), rules, "sigmoid")
 
     whole, joined = of(score_BC), join([of(part) for part in score_BC.split(7)])
     assert isinstance(joined.top, TopK)

@@ -151,6 +151,12 @@ def test_shares_are_added_to_the_logits(link: Link, tmp_path: Path) -> None:
     torch.testing.assert_close(head.logits(image_BD).double(), shifted_BC, atol=1e-5, rtol=0)
 
 
+def test_labels_with_long_shares_ask_what_their_head_asks(tmp_path: Path) -> None:
+    text = "labels: {cat: {prior: 0.3333333}, dog: {prior: 0.3333333}, bird: {prior: 0.3333334}}\n"
+    label_set = _from_file(tmp_path, text)
+    assert compile_head(label_set, HashTower()).question == label_set.digest
+
+
 def test_equal_shares_change_nothing() -> None:
     plain = compile_head(_labels("cat", "dog"), HashTower())
     image_BD = _unit_rows(5)

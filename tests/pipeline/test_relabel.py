@@ -1,9 +1,10 @@
 """Other labels for an output's rows, from its embeddings; and heads that are fitted to them."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from zsic.cli import run_command
 from zsic.core.errors import MismatchError, ModelError, SourceError, SpecError
 from zsic.core.labels import load_labels
 from zsic.core.spec import JobSpec, LabelsSpec, ModelSpec, StoreSpec, change_spec, make_spec
+from zsic.core.verdict import NONE
 from zsic.demo.label_sets import labels as demo_labels
 from zsic.demo.shards import write_shards
 from zsic.evaluate import load_truth
@@ -29,7 +31,7 @@ from zsic.models.classifier import Classifier
 from zsic.models.head import Head
 from zsic.models.head_cache import find_heads
 from zsic.pipeline.heads import adjust_shares, calibrate, compile_labels
-from zsic.pipeline.labelled import Tagged
+from zsic.pipeline.labelled import Labelled, Tagged
 from zsic.pipeline.relabel import Relabel
 from zsic.pipeline.run import run
 from zsic.pipeline.sight import Sight
@@ -419,6 +421,43 @@ class TestHeads:
         assert fits is not None
         assert names.index("unicorn") not in fits.label_P.tolist(), "no picture had it"
 
+    def test_images_of_none_of_several_labels_are_learnt_from_too(self, lake: Path, tmp_path: Path, truth: str) -> None:
+        names = ["red", "green", "star"]
+        (tmp_path / "several.yaml").write_text(f"mode: multi\nlabels: [{', '.join(names)}]\n")
+        with open(truth, encoding="utf-8", newline="") as file:
+            rows = [(row["key"], row["tags"].split(";")) for row in csv.DictReader(file)]
+        lists = tmp_path / "lists.jsonl"
+        known = ({"key": key, "label": [tag for tag in tags if tag in names]} for key, tags in rows)
+        lists.write_text("".join(json.dumps(each) + "\n" for each in known))
+        of = {"lists": load_truth(str(lists)), "all": load_truth(truth, label_column="tags")}
+        assert of["lists"].lists
+        heads = {kind: calibrate(str(tmp_path / "several.yaml"), str(lake / "out"), each) for kind, each in of.items()}
+        assert [len(each.rows.image_ND) for each in heads.values()] == [N_IMAGES, N_IMAGES]
+        assert heads["lists"].calibration == heads["all"].calibration
+
+    def test_of_a_tree_are_rejected_by_the_score_of_the_answer(self, lake: Path, tmp_path: Path, truth: str) -> None:
+        colours: dict[str, list[str]] = {}
+        for name in demo_labels():
+            colours.setdefault(name.split()[0], []).append(name)
+        tree = {"back_off": 0.9, "labels": [{"name": name, "children": each} for name, each in colours.items()]}
+        (tmp_path / "tree.json").write_text(json.dumps(tree))
+        made = calibrate(str(tmp_path / "tree.json"), str(lake / "out"), load_truth(truth), false_reject=0.2)
+        assert isinstance(made.rows, Labelled)
+        assert made.threshold is not None
+        assert 0.1 < made.threshold.rejected <= 0.2
+        free = replace(made.head, rules=replace(made.head.rules, min_score=None))
+        verdicts = [each.judge(torch.from_numpy(made.rows.image_ND), 1) for each in (free, made.head)]
+        kept_N = verdicts[1].answer_B != NONE
+        assert torch.equal(kept_N, verdicts[0].score_B >= made.threshold.value)
+        assert int(kept_N.sum()) == made.threshold.n_kept
+
+    def test_synonyms_of_the_file_meet_the_truth(self, lake: Path, tmp_path: Path, truth: str) -> None:
+        (tmp_path / "words.yaml").write_text("labels: [{name: crimson, synonyms: [red]}, green]\n")
+        colours = load_truth(truth, label_column="colour")
+        made = calibrate(str(tmp_path / "words.yaml"), str(lake / "out"), colours)
+        assert isinstance(made.rows, Labelled)
+        assert set(made.rows.truth_N.tolist()) == {0, 1}
+
     def test_of_several_labels_need_lists_and_scores(
         self, lake: Path, tmp_path: Path, truth: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -440,6 +479,10 @@ class TestHeads:
         shares = head.steps[-1]["shares"]
         assert sum(shares) == pytest.approx(1, abs=1e-4)
         assert np.asarray(head.offset_C) == pytest.approx(np.log(3 * np.array(shares)), abs=1e-3)
+        # A head that is compiled is taken as it is, for stated shares, too.
+        compile_labels("red,green").head.save(tmp_path / "plain.safetensors")
+        stated = adjust_shares(str(tmp_path / "plain.safetensors"), shares={"red": 0.25, "green": 0.75})
+        assert stated.head.labels == ("red", "green")
         with pytest.raises(SpecError, match="it is adjusted already"):
             adjust_shares(head, shares={"red": 0.5, "green": 0.25, "blue": 0.25})
         with pytest.raises(SpecError, match="they would be calibrated away"):

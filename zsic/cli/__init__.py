@@ -41,6 +41,12 @@ def run_command(arguments: list[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  A wrong flag is of a class that typer keeps to itself.
         from zsic.core.terminal import printable
 
+        if type(error).__name__ == "ValidationError":
+            from zsic.core.spec import explain_faults
+
+            for line in explain_faults(error):
+                print(f"zsic: {printable(line)}", file=sys.stderr)
+            return SpecError.exit_code
         if not hasattr(error, "format_message"):
             _show_traceback(error)
             return 1

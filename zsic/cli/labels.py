@@ -26,7 +26,8 @@ _AnyLabels = Annotated[
     str, typer.Argument(help="A head (.safetensors) of `labels compile`; or labels, which are compiled first.")
 ]
 _OtherModel = Annotated[
-    str | None, typer.Option("--model", help="To compile labels with; default: what the output was made with.")
+    str | None,
+    typer.Option("--model", help="To compile labels with; default: what the output was made with, else demo."),
 ]
 
 

@@ -10,6 +10,7 @@ from zsic.console.words import err, out, show_table
 from zsic.core.errors import SpecError
 from zsic.core.spec import LabelsSpec, ModelSpec, StoreSpec, parse_labels
 from zsic.core.terminal import printable
+from zsic.core.wording import normalise
 
 if TYPE_CHECKING:
     from zsic.models.examples import Blended
@@ -83,6 +84,8 @@ def compile_labels(
     _require_ending(output)
     if examples is None and (truth is not None or weight is not None):
         raise SpecError("--truth and --weight are for --examples, which is missing")
+    if label_column is not None and truth is None:
+        raise SpecError("--label-column is of --truth, which is missing")
     made = compile_them(
         labels,
         model,
@@ -206,7 +209,10 @@ def _parse_shares(text: str) -> dict[str, float]:
             found = ""
         if not found:
             raise SpecError(f"--shares: {entry.strip()!r} is no share of a label; write cat=0.7,dog=0.3")
-        shares[name.strip()] = share
+        name = normalise(name)
+        if name in shares:
+            raise SpecError(f"--shares: {name!r} is there twice")
+        shares[name] = share
     return shares
 
 

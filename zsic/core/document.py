@@ -99,19 +99,25 @@ class Pairs(Document):
         """Give the keys that are texts."""
         return {key.value for key, _ in self.pairs if isinstance(key, Text)}
 
-    def fields(self, owner: str, allowed: Sequence[str]) -> dict[str, Document]:
-        """Give the values by key.  Raises `SpecError` for a key that is unknown to `owner` or repeated."""
+    def by_key(self) -> dict[str, Document]:
+        """Give the values by key.  Raises `SpecError` for a key that is repeated, or no text."""
         found: dict[str, Document] = {}
         for key, value in self.pairs:
             name = key.text()
-            if name not in allowed:
-                raise SpecError(
-                    f"{key.where}: {name!r} is not a field of {owner}; the fields are {', '.join(allowed)}{self.hint}"
-                )
             if name in found:
                 raise SpecError(f"{key.where}: {name} is there already; remove one of the two")
             found[name] = value
         return found
+
+    def fields(self, owner: str, allowed: Sequence[str]) -> dict[str, Document]:
+        """Give the values by key.  Raises `SpecError` for a key that is unknown to `owner` or repeated."""
+        for key, _ in self.pairs:
+            if key.text() not in allowed:
+                raise SpecError(
+                    f"{key.where}: {key.text()!r} is not a field of {owner}; the fields are "
+                    f"{', '.join(allowed)}{self.hint}"
+                )
+        return self.by_key()
 
     @property
     def kind(self) -> str:

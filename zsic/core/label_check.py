@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from zsic.core.labels import LabelSet
+from zsic.core.labels import DEFAULT_NEGATIVE, LabelSet
 from zsic.core.rules import MULTI_THRESHOLD
 
 NEAR_DUPLICATE = 0.97
@@ -32,6 +32,7 @@ class Finding:
         "near_duplicate",
         "shares",
         "no_threshold",
+        "own_negative",
     ]
     labels: tuple[str, ...]
     message: str
@@ -59,6 +60,7 @@ def check_labels(
         *_find_lost_synonyms(label_set),
         *_find_shares(label_set),
         *(_find_no_threshold(label_set) if contrasted else ()),
+        *(_find_own_negatives(label_set) if contrasted else ()),
     ]
     if count_tokens is not None and token_limit is not None:
         findings += _find_too_long(label_set, count_tokens, token_limit, contrasted)
@@ -131,7 +133,8 @@ def _find_shares(label_set: LabelSet) -> Iterator[Finding]:
 def _find_no_threshold(label_set: LabelSet) -> Iterator[Finding]:
     """Find labels that pass at a score which, made of a comparison with negative prompts, means nothing."""
     need_C = label_set.rules.threshold_C or (None,) * len(label_set.names)
-    names = tuple(name for name, need in zip(label_set.names, need_C, strict=True) if need is None)
+    named = zip(label_set.names, need_C, label_set.negatives(), strict=True)
+    names = tuple(name for name, need, against in named if need is None and against == DEFAULT_NEGATIVE)
     if names:
         more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
         yield Finding(
@@ -141,6 +144,18 @@ def _find_no_threshold(label_set: LabelSet) -> Iterator[Finding]:
             "reach, as such scores only compare a label with its negative prompts; name what it is mistaken for as "
             "`negative`, or learn from labelled images with `zsic labels calibrate`",
         )
+
+
+def _find_own_negatives(label_set: LabelSet) -> Iterator[Finding]:
+    """Find labels that compete with a prompt of their own."""
+    for name, own, against in zip(label_set.names, label_set.prompts(), label_set.negatives(), strict=True):
+        if both := [prompt for prompt in against if prompt in own]:
+            yield Finding(
+                "own_negative",
+                (name,),
+                f"{name!r}: {both[0]!r} is its prompt, and its negative prompt, too, so that it can never be sure; "
+                "write what else there may be",
+            )
 
 
 def _find_too_long(

@@ -84,7 +84,7 @@ def _read_text(path: str) -> str:
 def _read_lines(text: str, path: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         name = line.strip()
-        if name and not line.startswith("#"):
+        if name and name != "#" and not line.startswith("# "):
             yield f"{path} line {number}", name
 
 
@@ -98,7 +98,10 @@ def _named(where: str, name: str, prompts: Sequence[str] = ()) -> Pairs:
 
 def _read_rows(text: str, path: str) -> Iterator[tuple[str, str, str]]:
     """Yield place, label and prompt of each row of a CSV file; below a header, `;` and tabs separate as commas do."""
-    header, separator = _find_header(text)
+    try:
+        header, separator = _find_header(text)
+    except csv.Error as error:
+        raise SpecError(f"{path} line 1: not CSV: {error}") from None
     label_column = _find_column(header, LABEL_COLUMNS) or 0
     prompt_column = _find_column(header, PROMPT_FIELDS)
     n_columns = len(header) or 1
@@ -227,8 +230,8 @@ def _to_plain(document: Document) -> Any:
             return value
         case Items(items=items):
             return [_to_plain(item) for item in items]
-        case Pairs(pairs=pairs):
-            return {key.text(): _to_plain(value) for key, value in pairs}
+        case Pairs():
+            return {name: _to_plain(value) for name, value in document.by_key().items()}
         case Scalar(source=source, meaning=meaning) if meaning.startswith("a number"):
             try:
                 return float(source)

@@ -59,7 +59,7 @@ class RejectForm(_Form):
 class LabelSetForm(_Form):
     """A label set: the labels of one question, and how it is answered."""
 
-    name: str | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
     """What the set is called where a job has several; ends the names of its columns."""
     mode: Literal["single", "multi"] = "single"
     """`single` gives an image one label; `multi` each that passes its threshold."""

@@ -220,6 +220,10 @@ class _Reading:
         synonyms = tuple(dict.fromkeys(clean(text, f"{where}: a synonym of {whose}") for text in form.synonyms))
         if not all(synonyms):
             raise SpecError(f"{where}: a synonym of {whose} is empty; write it or remove it")
+        if prompts is not None and form.context is not None:
+            raise SpecError(
+                f"{where}: {whose} has prompts of its own, which a context does not end; write it into them"
+            )
         context = form.context if form.context is not None else self._form.context
         return Label(
             name,

@@ -31,7 +31,6 @@ def _as_tuple(value: Any) -> Any:
 
 
 T = TypeVar("T")
-Part = TypeVar("Part", bound=BaseModel)
 
 _SECRET = "credentials"
 """The kind of fault whose value no message repeats."""
@@ -363,22 +362,13 @@ def parse_named(text: str, parse: Callable[[str], dict[str, Any]]) -> dict[str, 
     return {"name": name.strip(), **parse(rest)} if found else parse(text)
 
 
-def make_part(kind: type[Part], field: str, **fields: Any) -> Part:
-    """Validate one group of a spec's fields, or some of them.  Raises `SpecError` as `make_spec` does."""
-    try:
-        return kind.model_validate(fields)
-    except ValidationError as error:
-        faults = ({**fault, "loc": (field, *fault["loc"])} for fault in error.errors())
-        raise SpecError("\n".join(_explain(fault, one_set=True) for fault in faults)) from None
-
-
 def make_spec(fields: Mapping[str, Any]) -> JobSpec:
     """Validate a spec.  Raises `SpecError` that names every wrong field, its value and what is allowed."""
     try:
         return JobSpec.model_validate(fields)
     except ValidationError as error:
         one_set = not _are_sets(fields.get("labels"))
-        raise SpecError("\n".join(_explain(fault, one_set) for fault in error.errors())) from None
+        raise SpecError("\n".join(explain_faults(error, one_set))) from None
 
 
 def change_spec(spec: JobSpec, fields: Mapping[str, Mapping[str, Any]]) -> JobSpec:
@@ -407,6 +397,11 @@ def load_spec(path: str | Path) -> JobSpec:
         return make_spec(fields)
     except SpecError as error:
         raise SpecError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+
+
+def explain_faults(error: Any, one_set: bool = True) -> list[str]:
+    """Say what pydantic found wrong with a spec, or a part of one, a line for each fault."""
+    return [_explain(fault, one_set) for fault in error.errors()]
 
 
 def _explain(fault: Any, one_set: bool) -> str:

@@ -157,7 +157,11 @@ def find_labels(labels: str | Sequence[str], templates: str | Sequence[str], che
     """Compile labels, given by name or as `--labels` takes them, or load a head.  Raises `SpecError`."""
     named = parse_labels(labels) if isinstance(labels, str) else {"names": tuple(labels)}
     spec = LabelsSpec.model_validate({**named, "templates": templates})
-    return load_head(spec.head, checkpoint) if spec.head else find_head(load_labels(spec), checkpoint)
+    if spec.head is None:
+        return find_head(load_labels(spec), checkpoint)
+    if spec.templates:
+        raise SpecError(f"labels.templates: {spec.head} has its prompts already; compile it again with others")
+    return load_head(spec.head, checkpoint)
 
 
 def _read(image: str | Path | bytes) -> bytes:

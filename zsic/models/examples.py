@@ -69,6 +69,8 @@ def blend_examples(
     taken as it is.  Raises `SpecError` where there is no example, or none of the labels has its index.
     """
     n_labels = len(matrix_CD)
+    if not np.isfinite(weights).all() or min(weights) < 0:
+        raise SpecError(f"the weight of examples is {weights[0]}; use a number from 0 on")
     if len(truth_N) == 0:
         raise SpecError("there is no example with an embedding; name pictures that can be read")
     if truth_N.min() < 0 or truth_N.max() >= n_labels:

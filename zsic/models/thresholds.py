@@ -32,13 +32,13 @@ def threshold_for(value_N: _Values, right_N: _Bools, false_reject: float) -> Thr
     """Find the highest threshold below which at most a share `false_reject` of the right answers lies.
 
     What equals the threshold is kept; so where values are equal fewer may be rejected than asked for, and never more.
-    Raises `SpecError` if no answer is right, or the share is not in 0 to 1.
+    Raises `SpecError` if no answer is right, or the share is not from 0 to below 1.
     """
-    if not 0 <= false_reject <= 1:
-        raise SpecError(f"the share to reject is {false_reject}; use 0 to 1")
+    if not 0 <= false_reject < 1:
+        raise SpecError(f"the share to reject is {false_reject}; use 0 up to, and without, 1: all would be rejected")
     sorted_N = np.sort(_check(value_N, right_N)[right_N])
     n_rejected = int(false_reject * len(sorted_N) + 1e-9)  # 0.29 of 100 are 29
-    return _measure(value_N, right_N, float(sorted_N[n_rejected]) if n_rejected < len(sorted_N) else np.inf)
+    return _measure(value_N, right_N, float(sorted_N[min(n_rejected, len(sorted_N) - 1)]))
 
 
 def threshold_of_precision(value_N: _Values, right_N: _Bools, precision: float) -> Threshold:

@@ -59,7 +59,8 @@ def check_agreement(job: Job, listing: Listing) -> Agreement:
     while batch := list(islice(pictures, _BATCH)):
         pixels_BHW3 = np.stack(batch)
         verdicts = [heads.judge(each.encode(pixels_BHW3)) for each in encoders]
-        same = [ours.answer_B == theirs.answer_B for ours, theirs in zip(*verdicts, strict=True)]
+        best = [[verdict.top.label_index_BK[:, 0] for verdict in each] for each in verdicts]
+        same = [ours_B == theirs_B for ours_B, theirs_B in zip(*best, strict=True)]
         n_images += len(batch)
         n_same += int(torch.stack(same).all(dim=0).sum())
         if n_images >= _ENOUGH and time.monotonic() - started > _LONG_S:

@@ -15,11 +15,12 @@ from zsic.core.errors import SpecError
 from zsic.core.labels import load_labels
 from zsic.core.spec import DecodeSpec, LabelsSpec, ModelSpec, StoreSpec, parse_labels
 from zsic.evaluate.truth import Truth
+from zsic.evaluate.vocabulary import Vocabulary, synonyms_of
 from zsic.models.calibration import Calibration
-from zsic.models.checkpoint import Checkpoint, resolve
+from zsic.models.checkpoint import resolve
+from zsic.models.classifier import find_labels
 from zsic.models.examples import WEIGHTS, Blended, blend_examples
 from zsic.models.head import Head, adjust
-from zsic.models.head_cache import find_head
 from zsic.models.platt import SHIFT_SPREAD, fit_platt
 from zsic.models.refine import (
     Statistic,
@@ -103,18 +104,17 @@ def compile_labels(
     embeddings.  `weight` None is the best by leave-one-out.  Raises `SpecError` or `ModelError`.
     """
     checkpoint = resolve(model if isinstance(model, ModelSpec) else ModelSpec(name=model), store)
-    head = labels if isinstance(labels, Head) else _find(labels, templates, checkpoint)
+    head = labels if isinstance(labels, Head) else find_labels(labels, templates, checkpoint)
     if examples is None:
         if truth is not None or weight is not None:
             raise SpecError("a truth and a weight are for examples, and there are none")
         return Compiled(head)
     require_no_negatives(head)
+    vocabulary = _vocabulary(labels, head)
     if truth is None:
-        found = read_examples(Path(examples), head.labels, checkpoint, DecodeSpec())
+        found = read_examples(Path(examples), vocabulary, checkpoint, DecodeSpec())
     else:
-        found = read_labelled(
-            open_output(str(examples), head.model_digest, store), truth, head.labels, _most_rows(head)
-        )
+        found = read_labelled(open_output(str(examples), head.model_digest, store), truth, vocabulary, _most_rows(head))
     blended = blend_examples(
         head.matrix_CD.numpy(),
         found.image_ND,
@@ -145,14 +145,15 @@ def calibrate(
     """
     if false_reject is not None and precision is not None:
         raise SpecError("either false_reject or precision: there is one threshold")
-    head, origin = _find_for(labels, on, model, store)
+    head, origin = _open(labels, on, model, store)
+    assert origin is not None
     require_no(head, "shares", "they would be calibrated away; calibrate first, and adjust the calibrated head")
     rows: Labelled | Tagged
     if head.rules.mode == "multi":
         require_score(by)
-        rows = read_tagged(origin, truth, head.labels, _most_rows(head, _MOST_PAIRS))
+        rows = read_tagged(origin, truth, _vocabulary(labels, head), _most_rows(head, _MOST_PAIRS))
     else:
-        rows = read_labelled(origin, truth, head.labels, _most_rows(head))
+        rows = read_labelled(origin, truth, _vocabulary(labels, head), _most_rows(head))
     logit_NC = head.logits(torch.from_numpy(rows.image_ND)).numpy()
     calibration = _fit(head, logit_NC, rows)
     if calibration.at_bound:
@@ -198,13 +199,7 @@ def adjust_shares(
     """
     if (on is None) == (shares is None):
         raise SpecError("either --on, to estimate the shares from an output, or --shares, to state them")
-    origin: Origin | None = None
-    if on is not None:
-        head, origin = _find_for(labels, on, model, store)
-    else:
-        head = (
-            labels if isinstance(labels, Head) else _find(labels, (), resolve(ModelSpec(name=model or "demo"), store))
-        )
+    head, origin = _open(labels, on, model, store)
     require_no(head, "shares", "it is adjusted already; begin with the head that is not")
     if head.rules.mode == "multi" or head.rules.n_answers is not None:
         raise SpecError(
@@ -223,21 +218,27 @@ def adjust_shares(
     return Adjusted(head, found, np.asarray(n_C, np.float64) / found.n_rows)
 
 
-def _find(labels: str | Sequence[str], templates: str | Sequence[str], checkpoint: Checkpoint) -> Head:
-    named = parse_labels(labels) if isinstance(labels, str) else {"names": tuple(labels)}
-    return find_head(load_labels(LabelsSpec.model_validate({**named, "templates": templates})), checkpoint)
-
-
-def _find_for(labels: Labels, on: str, model: str | None, store: StoreSpec) -> tuple[Head, Origin]:
-    """The head, and the output it is to be fitted to."""
+def _open(labels: Labels, on: str | None, model: str | None, store: StoreSpec) -> tuple[Head, Origin | None]:
+    """The head, and the output it is to be fitted to; labels are compiled for that one's model unless one is named."""
     if isinstance(labels, str) and (path := parse_labels(labels).get("head")):
         labels = Head.load(path)
     if isinstance(labels, Head):
-        return labels, open_output(on, labels.model_digest, store)
+        if model is not None:
+            raise SpecError(f"model: {model} is for labels that are not compiled, and these are; leave it out")
+        return labels, None if on is None else open_output(on, labels.model_digest, store)
+    if on is None:
+        return find_labels(labels, (), resolve(ModelSpec(name=model or "demo"), store)), None
     origin = open_output(on, None, store)
     named = ModelSpec(name=origin.model, revision=origin.revision) if model is None else ModelSpec(name=model)
     checkpoint = resolve(named, store)
-    return _find(labels, (), checkpoint), open_output(on, checkpoint.digest, store)
+    return find_labels(labels, (), checkpoint), open_output(on, checkpoint.digest, store)
+
+
+def _vocabulary(labels: Labels, head: Head) -> Vocabulary:
+    """What truths may call the labels: their names, and where they come from a file their synonyms."""
+    path = parse_labels(labels).get("path") if isinstance(labels, str) else None
+    synonyms = synonyms_of(load_labels(LabelsSpec(path=path)).labels) if path else {}
+    return Vocabulary(head.labels, synonyms)
 
 
 def _most_rows(head: Head, most_logits: int = _MOST_LOGITS) -> int:

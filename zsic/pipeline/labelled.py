@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from zsic.core.decode import DecodeError
 from zsic.core.embedding import from_column
-from zsic.core.errors import SpecError
+from zsic.core.errors import SourceError, SpecError
 from zsic.core.preprocess import prepare
 from zsic.core.spec import DecodeSpec, SourceSpec, StoreSpec
 from zsic.evaluate.truth import NOTHING, UNTOLD, Match, Truth
@@ -69,7 +69,10 @@ class Tagged(Known):
 
 def open_output(uri: str, model_digest: str | None, store: StoreSpec) -> Origin:
     """Open an output with embeddings.  Raises `SpecError` if they are of another model."""
-    origin = Origin.open(SourceSpec(uris=(uri,), format="output"), store)
+    try:
+        origin = Origin.open(SourceSpec(uris=(uri,), format="output"), store)
+    except (SpecError, SourceError) as error:
+        raise type(error)(str(error).removeprefix("source.uris: ")) from None
     theirs = origin.fields["model"]["digest"]
     if model_digest is not None and theirs != model_digest:
         raise SpecError(
@@ -106,35 +109,35 @@ def vectors(batch: pa.RecordBatch) -> Floats:
     return image_BD
 
 
-def read_labelled(origin: Origin, truth: Truth, labels: Sequence[str], most: int = MOST_ROWS) -> Labelled:
+def read_labelled(origin: Origin, truth: Truth, vocabulary: Vocabulary, most: int = MOST_ROWS) -> Labelled:
     """Rows of an output that have an embedding and one true label.  Raises `SpecError` if there are none."""
-    vocabulary = Vocabulary(labels)
+    n_labels = vocabulary.n_known
 
     def look_up(match: Match) -> tuple[Bools, Integers, list[str]]:
         names = match.labels.to_pylist()
         label_B = np.array([_UNTOLD if name is None else vocabulary.true(name) for name in names])
-        is_known_B = (label_B >= 0) & (label_B < len(labels))
-        unknown = [name for name, at in zip(names, label_B, strict=True) if at >= len(labels)]
+        is_known_B = (label_B >= 0) & (label_B < n_labels)
+        unknown = [name for name, at in zip(names, label_B, strict=True) if at >= n_labels]
         return is_known_B, label_B[is_known_B], unknown
 
     return Labelled(*_read(origin, truth, most, look_up))
 
 
-def read_tagged(origin: Origin, truth: Truth, labels: Sequence[str], most: int = MOST_ROWS) -> Tagged:
+def read_tagged(origin: Origin, truth: Truth, vocabulary: Vocabulary, most: int = MOST_ROWS) -> Tagged:
     """Rows of an output that have an embedding and a truth of any number of labels.
 
     Raises `SpecError` if none has a label of the set, or the truth has one label an image, which would count what else
     is in it as wrong.
     """
-    vocabulary = Vocabulary(labels)
+    n_labels = vocabulary.n_known
 
     def look_up(match: Match) -> tuple[Bools, Bools, list[str]]:
         is_known_B = match.code_B != UNTOLD
         answers = [() if code == NOTHING else match.answers[code] for code in match.code_B[is_known_B].tolist()]
-        wanted_BC, unknown = np.zeros((len(answers), len(labels)), np.bool_), []
+        wanted_BC, unknown = np.zeros((len(answers), n_labels), np.bool_), []
         for row, answer in enumerate(answers):
             for name in answer:
-                if (at := vocabulary.true(name)) < len(labels):
+                if (at := vocabulary.true(name)) < n_labels:
                     wanted_BC[row, at] = True
                 else:
                     unknown.append(name)
@@ -171,39 +174,47 @@ def _read(
         truths.append(truth_B)
     if not n_true:
         told = f"; of others there are {_listed(unknown)}" if unknown else f"; looked for {sought!r} first"
+        if truth.several:
+            told += "; where images have several labels, only a set of mode: multi learns from them"
         raise SpecError(f"truth: none of {n_rows:,} rows with an embedding has a label of the set{told}")
     return np.concatenate(images), dict(unknown.most_common()), {}, digest.hexdigest(), np.concatenate(truths)
 
 
-def read_examples(folder: Path, labels: Sequence[str], checkpoint: Checkpoint, decode: DecodeSpec) -> Labelled:
+def read_examples(folder: Path, vocabulary: Vocabulary, checkpoint: Checkpoint, decode: DecodeSpec) -> Labelled:
     """Encode the pictures of a folder that has a folder for each label.  Raises `SpecError` if there are none."""
     if not folder.is_dir():
         raise SpecError(f"examples: {folder} is no folder; it holds a folder of pictures for each label")
-    vocabulary, encoder = Vocabulary(labels), ImageEncoder(checkpoint)
+    encoder = ImageEncoder(checkpoint)
     unknown: dict[str, int] = {}
     failed: dict[str, str] = {}
     pixels, truths, images = [], [], []
     digest = hashlib.sha256()
     for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        files = sorted(path for path in inner.rglob("*") if ending_of(path.name) in IMAGE_ENDINGS)
+        files = sorted(path for path in inner.rglob("*") if ending_of(path.name) in IMAGE_ENDINGS and not path.is_dir())
         label = vocabulary.true(inner.name)
-        if label >= len(labels):
+        if label >= vocabulary.n_known:
             unknown[inner.name] = len(files)
             continue
         for path in files:
-            data = path.read_bytes()
             try:
+                data = path.read_bytes()
                 pixels.append(prepare(data, encoder.geometry, decode).pixels_HW3)
             except DecodeError as error:
                 failed[str(path)] = f"{error.failure.outcome}: {error.failure.detail}"
                 continue
+            except OSError as error:
+                failed[str(path)] = str(error.strerror)
+                continue
             truths.append(label)
-            digest.update(f"{labels[label]} {hashlib.sha256(data).hexdigest()}\n".encode())
+            digest.update(f"{vocabulary.names[label]} {hashlib.sha256(data).hexdigest()}\n".encode())
             if len(pixels) == _BATCH:
                 images.append(encoder.encode(np.stack(pixels)).numpy())
                 pixels = []
     if pixels:
         images.append(encoder.encode(np.stack(pixels)).numpy())
+    if not truths and failed:
+        first, why = next(iter(failed.items()))
+        raise SpecError(f"examples: none of {len(failed):,} files in {folder} could be read; {first}: {why}")
     if not truths:
         told = f"; it has {_listed(unknown)}" if unknown else ""
         raise SpecError(f"examples: {folder} has no folder with pictures that is named as a label is{told}")

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoTokenizer
 
 from zsic.core.errors import ModelError
 from zsic.core.preprocess import Geometry
@@ -160,6 +159,8 @@ def _unit(x_ND: torch.Tensor) -> torch.Tensor:
 
 
 def _load_tokenizer(checkpoint: Checkpoint) -> Any:
+    from transformers import AutoTokenizer  # seconds of imports, which encoders of images do without
+
     try:
         return AutoTokenizer.from_pretrained(str(checkpoint.folder), local_files_only=True, trust_remote_code=False)
     # A broken tokenizer file makes the Rust tokenizers raise a bare Exception.

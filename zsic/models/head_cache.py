@@ -10,7 +10,6 @@ from zsic.core.cache import cache_folder, keep
 from zsic.core.errors import ModelError
 from zsic.core.labels import LabelSet
 from zsic.models.checkpoint import Checkpoint
-from zsic.models.encoder import TextEncoder
 from zsic.models.head import Head, compile_head
 from zsic.models.heads import Heads
 
@@ -47,6 +46,8 @@ def find_head(label_set: LabelSet, checkpoint: Checkpoint) -> Head:
         head = Head.load(path)
         if _is_of(head, label_set, checkpoint) and head.matrix_CD.isfinite().all():
             return replace(head, name=label_set.name)
+    from zsic.models.encoder import TextEncoder  # seconds of imports, for labels that are new
+
     head = compile_head(label_set, TextEncoder(checkpoint))
     keep(path, head.to_bytes())
     with contextlib.suppress(OSError):  # another process may tidy up as well

@@ -3,13 +3,15 @@
 Shape legend: B images, H W pixels, 3 is RGB, R = W * 3 numbers of a row of pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any, get_args
 
 import numpy as np
 import torch
 
+from zsic.core.cache import remember
 from zsic.core.errors import ModelError
 from zsic.core.preprocess import Geometry, Resample
 from zsic.models.checkpoint import Checkpoint
@@ -66,6 +68,10 @@ class Normaliser:
 
 def read_geometry(checkpoint: Checkpoint) -> Geometry:
     """Read how pictures are brought to the model's size.  Raises `ModelError` that names the setting."""
+    return Geometry.from_dict(remember("geometries", _key(checkpoint), lambda: _read_geometry(checkpoint).to_dict()))
+
+
+def _read_geometry(checkpoint: Checkpoint) -> Geometry:
     processor = _read_processor(checkpoint)
     resize = _read_resize(processor, checkpoint)
     crop = processor.crop_size if getattr(processor, "do_center_crop", False) else None
@@ -82,6 +88,16 @@ def read_geometry(checkpoint: Checkpoint) -> Geometry:
 
 def read_normalisation(checkpoint: Checkpoint) -> Normalisation:
     """Read what is done to the numbers of a picture.  Raises `ModelError` that names the setting."""
+    found = remember("normalisations", _key(checkpoint), lambda: asdict(_read_normalisation(checkpoint)))
+    return Normalisation(found["factor"], found["offset"], _three(found["mean_3"]), _three(found["std_3"]))
+
+
+def _key(checkpoint: Checkpoint) -> list[Any]:
+    """What settings are remembered by: transformers takes seconds to say what it takes for one that is not there."""
+    return [version("transformers"), checkpoint.family.image_processor, _read_fields(checkpoint)]
+
+
+def _read_normalisation(checkpoint: Checkpoint) -> Normalisation:
     processor = _read_processor(checkpoint)
     factor = float(processor.rescale_factor) if processor.do_rescale else 1.0
     # EfficientNet's two own steps: a range around zero, and once more a division by the deviation.
@@ -94,17 +110,22 @@ def read_normalisation(checkpoint: Checkpoint) -> Normalisation:
     return Normalisation(factor, offset, mean_3, std_3)
 
 
-def _read_processor(checkpoint: Checkpoint) -> Any:
-    """The image processor of transformers, for its settings with their defaults; it is never called."""
-    # Where transformers looks, in its order.
-    fields = checkpoint.read_json("processor_config.json").get("image_processor") or checkpoint.read_json(
-        "preprocessor_config.json"
-    )
+def _read_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The settings of the image processor, from where transformers looks, in its order."""
+    fields: dict[str, Any] = checkpoint.read_json("processor_config.json").get(
+        "image_processor"
+    ) or checkpoint.read_json("preprocessor_config.json")
     if not fields:
         raise ModelError(
             f"model.name: {checkpoint.name} has no preprocessor_config.json, so its image size is unknown; "
             "fetch it again"
         )
+    return fields
+
+
+def _read_processor(checkpoint: Checkpoint) -> Any:
+    """The image processor of transformers, for its settings with their defaults; it is never called."""
+    fields = _read_fields(checkpoint)
     kind = fields.get("image_processor_type") or fields.get("feature_extractor_type", "").replace(
         "FeatureExtractor", "ImageProcessor"
     )

@@ -11,7 +11,6 @@ D embedding width.
 from typing import Any
 
 import torch
-from transformers.activations import QuickGELUActivation
 
 from zsic.models.weights import drop_text
 
@@ -41,6 +40,8 @@ def fold_quick_gelu(model: Any) -> None:
 
     It is `silu(y) / 1.702` of `y = 1.702 x`, and the factors go into the weights on either side.
     """
+    from transformers.activations import QuickGELUActivation
+
     for block in model.modules():
         if isinstance(getattr(block, "activation_fn", None), QuickGELUActivation):
             block.fc1.weight.mul_(_QUICK_GELU)

@@ -2,13 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import torch
-import transformers
 from safetensors import SafetensorError
-from transformers.utils import logging
 
+from zsic.core.cache import remember
 from zsic.core.errors import ModelError
 from zsic.models.checkpoint import Checkpoint
 from zsic.models.families import IMAGE_PARTS, TEXT_PARTS
@@ -70,6 +70,12 @@ def read_config(checkpoint: Checkpoint) -> Any:
 
 def count_image_parameters(checkpoint: Checkpoint) -> int:
     """Count the weights that encoding images needs, from the config alone."""
+    key = [version("transformers"), checkpoint.digest]
+    n_parameters: int = remember("parameters", key, lambda: _count_image_parameters(checkpoint))
+    return n_parameters
+
+
+def _count_image_parameters(checkpoint: Checkpoint) -> int:
     with torch.device("meta"):
         model = _model_class(checkpoint)(read_config(checkpoint))
     drop_text(model)
@@ -77,6 +83,8 @@ def count_image_parameters(checkpoint: Checkpoint) -> int:
 
 
 def _model_class(checkpoint: Checkpoint) -> Any:
+    import transformers  # which takes its time, and a run with nothing to do needs none of it
+
     return getattr(transformers, checkpoint.family.model_class)
 
 
@@ -93,6 +101,8 @@ def _drop(model: Any, parts: tuple[str, ...]) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep transformers' progress bar and loading report off the terminal: what is wrong becomes an error."""
+    from transformers.utils import logging
+
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -2,11 +2,11 @@
 
 import contextlib
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from zsic.core.errors import IncompleteError, StoreError
 from zsic.core.spec import JobSpec
 from zsic.pipeline.agreement import Agreement, check_agreement
-from zsic.pipeline.flow import Flowed, classify
 from zsic.pipeline.guard import Guard, check_failures
 from zsic.pipeline.job import Job, prepare
 from zsic.pipeline.summary import RunSummary, record_summary
@@ -14,6 +14,9 @@ from zsic.pipeline.watch import Clock, Progress, Watch
 from zsic.storage.output import Work
 from zsic.storage.plan import Plan
 from zsic.storage.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from zsic.pipeline.flow import Flowed
 
 
 def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
@@ -62,7 +65,7 @@ def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
 
 def _finish(
     job: Job, plan: Plan, owner: str, guard: Guard, watch: Watch, clock: Clock
-) -> tuple[Snapshot, Flowed | None, int]:
+) -> tuple[Snapshot, "Flowed | None", int]:
     """Classify what is left of a plan, and publish it.  Gives the rows, too, that were there before."""
     flowed, n_rows_before = None, 0
     published = job.output.published(plan)
@@ -71,6 +74,8 @@ def _finish(
         n_rows_before = ledger.n_rows
         clock.lap("ledger")
         if not ledger.all_there:
+            from zsic.pipeline.flow import classify  # Ray Data, which a run with nothing to do does without
+
             flowed = classify(job, plan, ledger, guard, watch, clock)
             watch.on_step("recounting")
             ledger = job.output.read_ledger(plan)
@@ -82,7 +87,7 @@ def _finish(
 
 
 def _summarise(
-    job: Job, work: Work, snapshot: Snapshot, flowed: Flowed | None, n_rows_before: int, clock: Clock
+    job: Job, work: Work, snapshot: Snapshot, flowed: "Flowed | None", n_rows_before: int, clock: Clock
 ) -> RunSummary:
     plan, increment = work.plan, snapshot.increment
     progress = flowed.progress if flowed else Progress()

@@ -110,12 +110,17 @@ def test_counts_agree_with_a_plain_count(
     assert list(by_label(result).items()) == [(name, (right.count(name), truths.count(name))) for name in names]
 
 
-def test_an_answer_below_a_threshold_is_wrong_first_and_right_among_five(
-    make_row: MakeRow, write_part: WritePart
-) -> None:
+def test_an_answer_below_a_threshold_is_wrong_first_and_among_five(make_row: MakeRow, write_part: WritePart) -> None:
     part = write_part([make_row("x/cat/1.jpg", ["cat", "dog"], label=None, score=None)])
     result = evaluate(part, load_truth("folder"))
-    assert (result.top1, result.topk, result.n_scored) == (Accuracy(0, 1), Accuracy(1, 1), 1)
+    assert (result.top1, result.topk, result.n_scored) == (Accuracy(0, 1), Accuracy(0, 1), 1)
+
+
+def test_an_answer_above_labels_is_right_first_and_among_five(make_row: MakeRow, write_part: WritePart) -> None:
+    rows = [make_row("x/pet/1.jpg", ["cat", "dog"], label="pet"), make_row("x/dog/2.jpg", ["cat", "dog"], label="pet")]
+    result = evaluate(write_part(rows, labels=["cat", "dog"]), load_truth("folder"))
+    assert (result.top1, result.topk) == (Accuracy(1, 2), Accuracy(2, 2))
+    assert result.unknown == {}, "what was answered is no unknown label"
 
 
 def test_parts_are_found_by_a_pattern(make_row: MakeRow, write_part: WritePart, tmp_path: Path) -> None:

@@ -59,9 +59,18 @@ class TestTable:
     def load(self, tmp_path: Path, ending: str, rows: Rows, **options: str) -> Truth:
         return load_truth(write(tmp_path / f"truth.{ending}", rows), **options)
 
-    def test_is_joined_on_id_even_when_there_is_more(self, tmp_path: Path, ending: str, batch: Any) -> None:
-        rows = [{"id": 1, "uri": "other", "label": "dog"}, {"id": 0, "uri": "b", "label": "cat"}]
+    @pytest.mark.parametrize("ids", [(7, 8), ("img_a", "img_b")])
+    def test_is_joined_on_what_it_says_of_the_image_and_not_on_its_own_id(
+        self, tmp_path: Path, ending: str, batch: Any, ids: tuple[Any, Any]
+    ) -> None:
+        rows = [{"id": ids[0], "uri": "a", "label": "cat"}, {"id": ids[1], "uri": "b", "label": "dog"}]
         truth = self.load(tmp_path, ending, rows)
+        match = truth.match(batch(("a", None), ("b", None), ("c", None)))
+        assert answers_of(truth, match) == ["cat", "dog", None]
+        assert match.rules == {"uri": 2}
+
+    def test_is_joined_on_id_where_there_is_nothing_else(self, tmp_path: Path, ending: str, batch: Any) -> None:
+        truth = self.load(tmp_path, ending, [{"id": 1, "label": "dog"}, {"id": 0, "label": "cat"}])
         match = truth.match(batch(("a", None), ("b", None), ("c", None)))
         assert answers_of(truth, match) == ["cat", "dog", None]
         assert match.rules == {"id": 2}
@@ -140,7 +149,7 @@ class TestTable:
             ([{"uri": "a", "class": "cat"}], "has no column 'label'"),
             ([{"uri": "a", "label": None}], "has no column 'label' with the labels, or nothing is in it"),
             ([{"uri": "a", "label": " "}], "no row has a label"),
-            ([{"name": "a", "label": "cat"}], "has no column id, uri or key"),
+            ([{"name": "a", "label": "cat"}], "has no column uri, key or id"),
             ([{"uri": "a", "label": "cat"}, {"uri": None, "label": "dog"}], "row 2: label 'dog' has no uri"),
         ],
     )

@@ -407,6 +407,7 @@ def test_a_folder_holds_one_export(lake: Lake) -> None:
         ({"labels": ("red cirlce",)}, "--labels-only: .* has no label 'red cirlce'"),
         ({"set_name": "shape"}, "--set is 'shape', but .* has one label set"),
         ({"target": "out"}, "the output itself"),
+        ({"target": "out/in/it"}, "the output itself"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
@@ -416,6 +417,19 @@ def test_what_cannot_be_is_refused(tmp_path: Path, changed: dict[str, Any], mess
     with pytest.raises(SpecError, match=message):
         run(made, **changed)
     assert not (tmp_path / "there").exists()
+
+
+def test_an_output_is_the_same_however_it_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_loose(tmp_path, 3)
+    publish(str(tmp_path / "out"), str(tmp_path / "in"))
+    monkeypatch.chdir(tmp_path)
+    for target, message in (
+        ("./out", "the output itself"),
+        (str(tmp_path / "out"), "the output itself"),
+        ("", "empty"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            export(ExportSpec("out", target, "webdataset"))
 
 
 def test_an_output_of_nothing_is_refused(tmp_path: Path) -> None:

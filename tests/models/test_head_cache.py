@@ -27,7 +27,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(checkpoint.name)
         return TextEncoder(checkpoint)
 
-    monkeypatch.setattr(head_cache, "TextEncoder", spy)
+    monkeypatch.setattr("zsic.models.encoder.TextEncoder", spy)
     return asked
 
 

@@ -67,6 +67,19 @@ def test_columns_of_any_set_are_reserved(tmp_path: Path) -> None:
         prepare(make_spec({"source": source, "labels": sets, "output": str(tmp_path / "out")}))
 
 
+@pytest.mark.parametrize("name", ["path", "labels", "source_total"])
+def test_what_other_outputs_have_is_reserved_too(name: str, tmp_path: Path) -> None:
+    source = {"uris": str(tmp_path), "keep_columns": [name]}
+    with pytest.raises(SpecError, match=f"'{name}' is a column of the output"):
+        prepare(make_spec({"source": source, "labels": "a,b", "output": str(tmp_path / "out")}))
+
+
+def test_a_column_is_kept_once(tmp_path: Path) -> None:
+    source = {"uris": str(tmp_path), "keep_columns": ["id_of_theirs", "id_of_theirs"]}
+    with pytest.raises(SpecError, match="'id_of_theirs' is there twice"):
+        prepare(make_spec({"source": source, "labels": "a,b", "output": str(tmp_path / "out")}))
+
+
 def test_the_fingerprint_knows_labels_and_rules_but_not_how_they_came(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("labels: [red, blue]\n")
     (tmp_path / "b.yaml").write_text("labels: [red, blue]\nreject: {min_score: 0.5}\n")

@@ -66,7 +66,7 @@ def test_text_with_a_truth_has_the_figures_of_evaluate(hostile: Sample, capsys: 
     [
         (["OUT"], "--output is missing"),
         (["OUT", "-o", "/no/such/folder/r.html"], "/no/such/folder is no folder"),
-        (["OUT", "-o", "TMP"], "Is a directory"),
+        (["OUT", "-o", "TMP"], "is a folder; name the page to write"),
         (["TMP", "--text"], "nothing is published there yet"),
         (["OUT", "--text", "--set", "colour"], "has one label set, without a name"),
         (["OUT", "--text", "--truth", "TMP/none.csv"], "none.csv"),

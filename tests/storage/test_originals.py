@@ -59,6 +59,21 @@ def test_every_row_leads_back_to_its_bytes(lake: Place) -> None:
     assert answers == {row["id"]: row["data"] for row in ok(rows)}
 
 
+def test_it_ends_when_nobody_waits_any_more(tmp_path: Path) -> None:
+    write_shard(tmp_path / "in.tar", range(30))
+    store, rows = publish(str(tmp_path / "out"), str(tmp_path / "in.tar"))
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 10
+
+    last = RowRef(rows[-1]["id"], rows[-1]["uri"], rows[-1]["key"])
+    assert list(Originals(store, Objects(StoreSpec())).read([last], stop)) == []
+    assert len(asked) == 11
+    assert [row for row, _ in Originals(store, Objects(StoreSpec())).read([last])] == [last]
+
+
 def test_any_choice_of_rows_will_do(lake: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(originals_module, "SOURCES_AT_ONCE", 2)
     store, rows = publish(lake.at("out"), lake.at("in"), store=lake.store)

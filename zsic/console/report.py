@@ -43,6 +43,8 @@ def report(
         raise SpecError("--explain is of mistakes, which --truth tells; give both")
     if target is not None and not target.resolve().parent.is_dir():
         raise SpecError(f"--output: {target.resolve().parent} is no folder")
+    if target is not None and target.is_dir():
+        raise SpecError(f"--output: {target} is a folder; name the page to write, such as {target / 'report.html'}")
     reach = StoreSpec(**(sources or {}))
     s3_endpoint_url = reach.s3_endpoint_url
     store = open_output(output, s3_endpoint_url)

@@ -147,6 +147,8 @@ def read_json(text: str, path: str) -> Document:
         raise SpecError(f"{path} line {error.lineno}: not JSON: {error.msg}") from None
     except RecursionError:
         raise SpecError(f"{path}: nested too deeply") from None
+    except ValueError as error:
+        raise SpecError(f"{path}: not JSON: {error}") from None  # a number of thousands of digits
     return _from_json(value, f"{path}: $", _MAX_DEPTH)
 
 

@@ -67,7 +67,7 @@ class Projector:
         messages = self._talk(size, read, lambda index: True)
         try:
             seconds = next(messages)
-        except FilmError:
+        except (FilmError, _KilledFromOutsideError):
             return None
         finally:
             messages.close()

@@ -202,7 +202,7 @@ class _Tally:
         self._calibration.add(rows.score_B[is_answered_B], is_right_B[is_answered_B])
         self._coverage.add(rows.score_B[is_answered_B], is_right_B[is_answered_B])
         is_true_N = self._true_labels.hold(code_B[rows.row_N], rows.label_N)
-        self._count_ranks(rows, is_true_N)
+        self._count_ranks(rows, is_true_N, is_right_B)
         if self._matching.several:
             self._count_several(rows, code_B, is_true_N, is_right_B)
         else:
@@ -210,14 +210,17 @@ class _Tally:
             self._matching.count_true(self._true_labels.first_A[code_B])
         self._n_matched += len(rows)
 
-    def _count_ranks(self, rows: Rows, is_true_N: npt.NDArray[np.bool_]) -> None:
-        """Count at which place the first true label stands."""
+    def _count_ranks(self, rows: Rows, is_true_N: npt.NDArray[np.bool_], is_right_B: npt.NDArray[np.bool_]) -> None:
+        """Count at which place the first true label stands: the answer's is the first, whatever the predictions are."""
         self._longest = max(self._longest, int(rows.n_predicted_B.max(initial=0)))
         hit_N = np.flatnonzero(is_true_N)
         # Best first, so the first hit of a row is its best.
         is_first_N = np.diff(rows.row_N[hit_N], prepend=-1) > 0
-        rank_N = rows.rank_N[hit_N[is_first_N]]
-        self._n_by_rank_K += np.bincount(rank_N[rank_N < self._k], minlength=self._k)
+        hit_N = hit_N[is_first_N]
+        row_N, rank_N = rows.row_N[hit_N], np.maximum(rows.rank_N[hit_N], 1)
+        is_late_N = (rows.answer_B[row_N] >= 0) & ~is_right_B[row_N] & (rank_N < self._k)
+        self._n_by_rank_K += np.bincount(rank_N[is_late_N], minlength=self._k)
+        self._n_by_rank_K[0] += int(is_right_B.sum())
 
     def _count_several(
         self, rows: Rows, code_B: Ids, is_true_N: npt.NDArray[np.bool_], is_right_B: npt.NDArray[np.bool_]
@@ -272,7 +275,7 @@ class _Tally:
             n_truth_unmet=matching.n_unmet,
             n_truth_shared=matching.n_shared,
             truth_unmet=matching.unmet,
-            unknown=matching.unknown(),
+            unknown=_unanswered(matching.unknown(), self._vocabulary, counts),
             set_name=set_name,
             several=self._matching.several,
             n_rejected=self._n_rejected,
@@ -284,6 +287,14 @@ class _Tally:
             calibration=self._calibration.close(bootstrap),
             coverage=self._coverage.close(bootstrap, n_scored),
         )
+
+
+def _unanswered(unknown: dict[str, int] | None, vocabulary: Vocabulary, counts: ClassCounts) -> dict[str, int] | None:
+    """Without those that were answered all the same: labels above others, which have no prompts."""
+    if not unknown:
+        return unknown
+    answered = {name for name, n in zip(vocabulary.names, counts.answered_C.tolist(), strict=True) if n}
+    return {name: n for name, n in unknown.items() if name not in answered}
 
 
 def _label_rows(

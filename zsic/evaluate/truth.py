@@ -143,6 +143,9 @@ class ColumnTruth:
 
     def match(self, batch: pa.RecordBatch) -> Match:
         """Take the column as it is; an empty text says nothing."""
+        kind = batch[self.column].type
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
+            raise SpecError(f"truth: the column {self.column!r} is of type {kind}, and labels are texts")
         texts = batch[self.column].cast(pa.string())
         return _match(texts.dictionary_encode(), self._code, f"column {self.column}", texts, self.answers)
 

@@ -3,7 +3,7 @@
 An answer is one label, or several: a list in Parquet and JSONL, texts with `;` between them in CSV.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import IO
 
@@ -20,7 +20,8 @@ Answer = tuple[str, ...]
 """What is said of one image: its labels, each once, in the order of the file; of an empty list, that it has none."""
 
 _SEPARATOR = ";"
-_JOIN_TYPES = {"id": pa.int64(), "uri": pa.string(), "key": pa.string()}
+_IMAGE_TYPES = {"uri": pa.string(), "key": pa.string()}
+_ID_TYPES = {"id": pa.int64()}
 
 
 def read_truth_table(
@@ -28,29 +29,31 @@ def read_truth_table(
 ) -> tuple[tuple[str, ...], dict[Hashable, Answer], bool]:
     """Give the columns to join on, the answer by their values, and whether answers are lists.
 
-    Rows without a label are left out, but for an empty list, which is an answer.  An `id` is enough by itself; else all
-    of `uri` and `key` that are there count, and several make a tuple.
+    Rows without a label are left out, but for an empty list, which is an answer.  All of `uri` and `key` that are there
+    count, and both make a tuple; only where neither is, an `id`, which is that of one output alone.
     """
     ending = PurePosixPath(path).suffix.lower()
-    with open_file(path, filesystem) as file:
-        try:
-            table = _read(file, path, label_column)
-        except pa.ArrowException as error:
-            raise SpecError(f"{path}: {error}") from None
-    if label_column not in table.column_names:
-        raise SpecError(f"{path} has no column {label_column!r} with the labels, or nothing is in it")
-    by = [name for name in _JOIN_TYPES if name in table.column_names]
-    if not by:
-        raise SpecError(f"{path} has no column id, uri or key to find images by, or nothing is in it")
-    by = by[:1] if by[0] == "id" else by
+    by: list[str] = []
+    for types in (_IMAGE_TYPES, _ID_TYPES):
+        with open_file(path, filesystem) as file:
+            try:
+                table = _read(file, path, label_column, types)
+            except pa.ArrowException as error:
+                raise SpecError(f"{path}: {error}") from None
+        if label_column not in table.column_names:
+            raise SpecError(f"{path} has no column {label_column!r} with the labels, or nothing is in it")
+        if by := [name for name in types if name in table.column_names]:
+            break
+    else:
+        raise SpecError(f"{path} has no column uri, key or id to find images by, or nothing is in it")
     answer_of = _collect(table, by, label_column, path, split=ending == ".csv")
     lists = _is_list(table.schema.field(label_column).type) or any(len(answer) > 1 for answer in answer_of.values())
     return tuple(by), answer_of, lists
 
 
-def _read(file: IO[bytes], path: str, label_column: str) -> pa.Table:
+def _read(file: IO[bytes], path: str, label_column: str, join_types: Mapping[str, pa.DataType]) -> pa.Table:
     """Read the columns to join on, and the labels, as far as they are there and hold something."""
-    types = {**_JOIN_TYPES, label_column: pa.string()}
+    types = {**join_types, label_column: pa.string()}
     match PurePosixPath(path).suffix.lower():
         case ".csv":
             # Types are given, or Arrow would take the label `no` for a truth value and the key `007` for 7.
@@ -76,6 +79,8 @@ def _read(file: IO[bytes], path: str, label_column: str) -> pa.Table:
                 table = _read_jsonl(file, {**types, label_column: pa.list_(pa.string())})
         case ".parquet":
             parquet = pa.parquet.ParquetFile(file)
+            if repeated := [name for name in types if parquet.schema_arrow.names.count(name) > 1]:
+                raise SpecError(f"{path} has several columns {repeated[0]!r}; keep one")
             names = [name for name in types if name in parquet.schema_arrow.names]
             table = parquet.read(columns=names)
             if label_column in names and _is_list(table.schema.field(label_column).type):

@@ -51,8 +51,8 @@ class ExportSpec:
             raise SpecError(f"--format is {self.form!r}; use imagefolder or webdataset")
         if not 1 <= self.shard_mb <= MAX_SHARD_MB:
             raise SpecError(f"--shard-mb is {self.shard_mb}; use 1 to {MAX_SHARD_MB:,}")
-        if self.target.rstrip("/") == self.output.rstrip("/"):
-            raise SpecError(f"--output is {self.target!r}, the output itself; choose another folder")
+        if not self.target:
+            raise SpecError("--output is empty; name a folder or s3:// prefix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,8 @@ def export(spec: ExportSpec, watch: Watch = lambda n_rows, n_all, n_bytes: None)
     source = open_store(spec.output.rstrip("/"), spec.store)
     table = open_table(source)
     target = open_target(spec.target.rstrip("/"), spec.store, as_tree=spec.form == "imagefolder")
+    if f"{target.uri}/".startswith(f"{source.uri}/"):
+        raise SpecError(f"--output: {spec.target} is the output itself, or in it; choose another folder")
     fields = _describe(spec, table)
     check_record(target, fields)
     with tempfile.TemporaryDirectory(prefix="zsic-export-") as folder:

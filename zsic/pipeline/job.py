@@ -11,7 +11,7 @@ from typing import Any
 from zsic.core.errors import SpecError
 from zsic.core.labels import LabelSet, load_labels
 from zsic.core.preprocess import Geometry
-from zsic.core.schema import SCHEMA_VERSION, output_schema
+from zsic.core.schema import SCHEMA_VERSION, SOURCE_TOTAL, output_schema
 from zsic.core.spec import JobSpec, LabelsSpec, UpdateSpec
 from zsic.models.checkpoint import Checkpoint, resolve
 from zsic.models.head import METHOD, Head
@@ -179,10 +179,14 @@ def prepare(spec: JobSpec) -> Job:
     sets = _load_sets(spec.labels, checkpoint)
     store = open_store(spec.output.uri, spec.store)
     output = Output(store, Mirror(store, spec.store, wanted=spec.output.publish == "delta"))
-    reserved = set(output_schema((), 1, columns_of(sets)).names)
-    for name in spec.source.keep_columns:
+    # Those of other rules, too, or readers would take a kept column for one of them.
+    ours = [replace(columns, has_labels=True, has_path=True) for columns in columns_of(sets)]
+    reserved = {*output_schema((), 1, ours).names, SOURCE_TOTAL}
+    for at, name in enumerate(spec.source.keep_columns):
         if name in reserved:
             raise SpecError(f"source.keep_columns: {name!r} is a column of the output; rename it in the source")
+        if name in spec.source.keep_columns[:at]:
+            raise SpecError(f"source.keep_columns: {name!r} is there twice; keep it once")
     return Job(
         spec=spec,
         sets=sets,

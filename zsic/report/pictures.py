@@ -127,7 +127,7 @@ def _read_pile(pile: Sequence[Sequence[Card]], store: Store, sources: StoreSpec,
         try:
             # One for each reader: it holds a stretch of the plan.
             originals = originals or Originals(store, Objects(sources))
-            for card, answer in originals.read(cards):
+            for card, answer in originals.read(cards, stop=lambda: album.is_late):
                 if album.is_late:
                     return
                 album.enter(card, answer)

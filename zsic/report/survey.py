@@ -102,8 +102,11 @@ class Judge:
         return code_B, is_right_B, first_B
 
     def name(self, code: int) -> tuple[str, ...] | None:
-        """Give the true labels of a place, as the truth spells them."""
-        return None if self._truth is None or code < 0 else self._truth.answers[code]
+        """Give the true labels of a place, as the label set spells them."""
+        if self._matching is None or code < 0:
+            return None
+        _, label_N = self._matching.true_labels.spread(np.array([code]))
+        return tuple(self.vocabulary.names[label] for label in label_N.tolist())
 
 
 def survey(

@@ -84,13 +84,14 @@ class Originals:
         digests = [hashlib.blake2b(uri.encode(), digest_size=8).digest() for uri in uris.dictionary.to_pylist()]
         return pa.array(np.frombuffer(b"".join(digests), np.int64)).take(uris.indices)
 
-    def read(self, rows: Iterable[R]) -> Iterator[tuple[R, bytes | Failure]]:
+    def read(self, rows: Iterable[R], stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[R, bytes | Failure]]:
         """Give each row with the bytes of its image, as they are, or with the reason why there are none.
 
         Rows come in order of `place` and id (a few rows: in order of uri and id), and rows of one shard are given back
         in the order of the shard, which for an output of `classify` is that of their ids.  So each shard is read once,
         and only up to the last row that is asked for; loose images are read many at a time.  Memory is bounded by the
-        rows of one shard and a window of images.  Raises `SpecError` for a scheme that `store.allow_schemes` has not.
+        rows of one shard and a window of images.  Ends early once `stop` says so, which is asked at each member of a
+        shard, wanted or not.  Raises `SpecError` for a scheme that `store.allow_schemes` has not.
         """
         pairs = ((row, self._planned.find(row)) for row in rows)
         # Loose images in a row are one group, for they are read at the same time.
@@ -99,7 +100,10 @@ class Originals:
                 yield from self._read_loose(group)
             else:
                 members = list(group)
-                yield from self._read_shard(members[0][1], [row for row, _ in members])
+                try:
+                    yield from self._read_shard(members[0][1], [row for row, _ in members], stop)
+                except _StoppedError:
+                    return
 
     def _read_loose(self, pairs: Iterable[tuple[R, Source]]) -> Iterator[tuple[R, bytes | Failure]]:
         waiting: deque[R] = deque()
@@ -113,12 +117,20 @@ class Originals:
         for answer in self._objects.read_many(infos, max_bytes=self._max_bytes):
             yield waiting.popleft(), answer
 
-    def _read_shard(self, source: Source, rows: list[R]) -> Iterator[tuple[R, bytes | Failure]]:
+    def _read_shard(
+        self, source: Source, rows: list[R], stop: Callable[[], bool]
+    ) -> Iterator[tuple[R, bytes | Failure]]:
         wanted: dict[str | None, list[R]] = {}
         for row in rows:
             wanted.setdefault(row.key, []).append(row)
         places = None if self._planned.is_relabelled else {row.id & _INDEX for row in rows}
-        samples = self._samples(source, rows[0].id >> INDEX_BITS, lambda n: places is not None and n not in places)
+
+        def skip(place: int) -> bool:
+            if stop():
+                raise _StoppedError
+            return places is not None and place not in places
+
+        samples = self._samples(source, rows[0].id >> INDEX_BITS, skip)
         reason = Failure(Outcome.CHANGED, "the shard has no such image any more")
         # Closed as soon as the last one is there: what follows in the shard is not fetched.
         with contextlib.closing(cast(Generator[Sample | End], samples)):
@@ -142,6 +154,10 @@ class Originals:
         spec = SourceSpec(uris=(source.uri,), image_column=self._planned.image_column(ordinal))
         read = read_parquet if source.kind == "parquet" else read_shard
         return read(source, self._objects, spec, max_bytes=self._max_bytes, skip=skip)
+
+
+class _StoppedError(Exception):
+    """Nobody waits any more."""
 
 
 class _PlannedSources:

@@ -1,5 +1,6 @@
 """Figures against scikit-learn's and SciPy's on the same rows."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,9 +152,9 @@ class TestSeveralLabels:
         return is_true
 
     def write_truth(self, folder: Path, is_true: np.ndarray) -> str:
-        path = folder / "truth.csv"
-        lines = [f"{i}.jpg,{';'.join(np.array(LABELS)[row])}" for i, row in enumerate(is_true)]
-        path.write_text("\n".join(["uri,label", *lines]))
+        path = folder / "truth.jsonl"
+        rows = ({"uri": f"{i}.jpg", "label": np.array(LABELS)[row].tolist()} for i, row in enumerate(is_true))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return str(path)
 
     def evaluate(
@@ -218,3 +219,18 @@ class TestSeveralLabels:
         assert got == pytest.approx(expected[:3])
         weighted = precision_recall_fscore_support(is_true, is_chosen, average="weighted", labels=range(6))
         assert result.means.weighted_f1.value == pytest.approx(weighted[2])
+
+        # Images of which no label is true count where answers do.
+        some_none = is_true.copy()
+        some_none[::7] = False
+        result = evaluate(str(tmp_path / "p.parquet"), load_truth(self.write_truth(tmp_path, some_none)))
+        assert (result.n_of_none, result.n_matched) == (len(range(0, N_ROWS, 7)), N_ROWS - len(range(0, N_ROWS, 7)))
+        expected = precision_recall_fscore_support(some_none, is_chosen, average="macro", labels=range(6))
+        assert result.means is not None
+        got = [each.value for each in (result.means.precision, result.means.recall, result.means.f1)]
+        assert got == pytest.approx(expected[:3])
+        best = np.argsort(-scores, axis=1, kind="stable")
+        kept = np.where(np.argsort(best, axis=1) < K, scores, -1)
+        average = np.mean([average_precision_score(some_none[:, c], kept[:, c]) for c in range(6)])
+        assert result.mean_average_precision is not None
+        assert result.mean_average_precision.value == pytest.approx(average, abs=3e-3)

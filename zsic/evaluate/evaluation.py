@@ -34,7 +34,7 @@ from zsic.evaluate.jackknife import N_GROUPS, deal
 from zsic.evaluate.matching import Matching
 from zsic.evaluate.parts import REJECTED, Parts, Rows, drop_shards
 from zsic.evaluate.ranking import RankingCounts
-from zsic.evaluate.truth import Truth
+from zsic.evaluate.truth import NOTHING, Truth
 from zsic.evaluate.vocabulary import Ids, Vocabulary
 
 
@@ -44,7 +44,8 @@ class Evaluation:
 
     `top1`, `topk`, `means` and `per_label` count a failed image, and one that was rejected, as wrong; `top1_of_ok`
     and `topk_of_ok` leave the failed ones out, `top1_of_answered` the rejected ones as well.  An image with several
-    true labels is right if the best answer is one of them.  Intervals are of 95 %: Wilson's for shares of counted
+    true labels is right if the best answer is one of them; one without any (an empty list, where others have several)
+    counts in precision alone, where all its answers are wrong.  Intervals are of 95 %: Wilson's for shares of counted
     images, a bootstrap's for the rest, a jackknife's for means over labels where images have several of them.
     """
 
@@ -85,6 +86,8 @@ class Evaluation:
     """Whether images have several true labels."""
     n_rejected: int = 0
     """Rows that have a truth and could be read, and no label passed its threshold."""
+    n_of_none: int = 0
+    """Rows of which no label is true, where others have several; no rows that have a truth elsewhere."""
     top1_of_answered: Accuracy | None = None
     means: LabelMeans | None = None
     mean_average_precision: Estimate | None = None
@@ -119,6 +122,7 @@ class Evaluation:
             "set_name": self.set_name,
             "several": self.several,
             "n_rejected": self.n_rejected,
+            "n_of_none": self.n_of_none,
             "top1_of_answered": self.top1_of_answered and self.top1_of_answered.to_dict(),
             "means": self.means and self.means.to_dict(),
             "mean_average_precision": self.mean_average_precision and self.mean_average_precision.to_dict(),
@@ -163,7 +167,7 @@ class _Tally:
     def __init__(self, matching: Matching, vocabulary: Vocabulary, k: int) -> None:
         self._matching, self._vocabulary, self._k = matching, vocabulary, k
         self._true_labels = matching.true_labels
-        self._n_bad_shards = self._n_matched = self._n_rejected = self._n_right = self._longest = 0
+        self._n_bad_shards = self._n_matched = self._n_rejected = self._n_right = self._n_of_none = self._longest = 0
         self._outcomes: Counter[str] = Counter()
         """Of the rows that have a truth."""
         self._n_by_rank_K = np.zeros(k, np.int64)
@@ -184,6 +188,8 @@ class _Tally:
             return
         code_B = self._matching.match(batch)
         has_truth_B = code_B >= 0
+        if self._matching.several and (is_of_none_B := code_B == NOTHING).any():
+            self._count_of_none(Rows(batch.filter(pa.array(is_of_none_B)), parts.columns, self._vocabulary))
         if not has_truth_B.all():
             batch, code_B = batch.filter(pa.array(has_truth_B)), code_B[has_truth_B]
         if len(batch):
@@ -241,6 +247,15 @@ class _Tally:
         self._confusion.add(rows.answer_B[is_right_B], rows.answer_B[is_right_B])
         self._matching.count_true(true_label_N)
 
+    def _count_of_none(self, rows: Rows) -> None:
+        """Count what is answered of images of which no label is true: as wrong, wherever answers are counted."""
+        group_B = deal(self._n_of_none, len(rows))
+        self._n_rows_G += np.bincount(group_B, minlength=N_GROUPS)
+        nobody, (_, chosen_label_N) = np.zeros(0, np.int64), rows.chosen
+        self._classes.add((nobody, nobody), rows.chosen, np.zeros(len(chosen_label_N), np.bool_), group_B)
+        self._ranking.add(rows.label_N, rows.score_N, np.zeros(len(rows.label_N), np.bool_), group_B[rows.row_N])
+        self._n_of_none += len(rows)
+
     def close(self, set_name: str | None, n_confused: int, bootstrap: Bootstrap) -> Evaluation:
         """Give the result.  Raises `SpecError` when no row has a truth."""
         matching = self._matching
@@ -279,6 +294,7 @@ class _Tally:
             set_name=set_name,
             several=self._matching.several,
             n_rejected=self._n_rejected,
+            n_of_none=self._n_of_none,
             top1_of_answered=Accuracy(self._n_right, n_scored - self._n_rejected),
             means=means,
             mean_average_precision=mean_precision,

@@ -59,6 +59,7 @@ def _of_evaluation(e: Evaluation) -> Iterator[Row]:
     if e.top1_of_answered is not None:
         yield from _share("top1_of_answered", None, e.top1_of_answered)
     yield from _share("rejected", None, Accuracy(e.n_rejected, e.n_scored))
+    yield "of_none", None, e.n_of_none, None, None, e.n_rows
     for outcome, n in e.failed.items():
         yield from _share("failed", outcome, Accuracy(n, e.n_matched))
     if e.means is not None:

@@ -34,6 +34,8 @@ def summary_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
     if e.n_rejected:
         rows.append(("rejected, counted as wrong", f"{e.n_rejected:,} of {e.n_scored:,}"))
         rows.append(("top-1 of what was answered", str(e.top1_of_answered)))
+    if e.n_of_none:
+        rows.append(("of none of the labels, in precision alone", f"{e.n_of_none:,}"))
     rows += _mean_rows(e)
     if e.calibration is not None and e.calibration.error.value is not None:
         rows.append(("calibration error", _calibration(e.calibration)))

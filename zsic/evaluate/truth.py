@@ -164,7 +164,7 @@ class ColumnTruth:
 
 @dataclass(frozen=True, slots=True)
 class TableTruth:
-    """The labels stand in a table, found by its `id`, or by its `uri` and `key`.
+    """The labels stand in a table, found by its `uri` and `key`, or where it has neither by its `id`.
 
     Without a uri in the table, a loose image has the last part of its uri for a key.  A row that is not found
     is looked up again without the ending of its key: `cat/7.jpg` finds `cat/7`.

@@ -177,6 +177,7 @@ def test_the_seed_decides() -> None:
 def test_nothing_to_count_has_no_interval() -> None:
     assert Estimate.from_replicates(None, np.array([0.5]), 0) == Estimate(None, None, None, 0)
     assert Estimate.from_replicates(0.5, np.array([np.nan]), 1) == Estimate(0.5, None, None, 1)
+    assert Estimate.from_replicates(1.0, np.ones(9), 4) == Estimate(1.0, None, None, 4), "all right tells no bounds"
     assert str(Estimate(None, None, None, 0)) == "-"
     assert str(Estimate(0.5, None, None, 1)) == "50.0 %"
     assert str(Estimate(0.912, 0.893, 0.928, 7)) == "91.2 % (89.3 to 92.8)"

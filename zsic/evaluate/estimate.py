@@ -22,10 +22,11 @@ class Estimate:
         """Take the bounds from the replicates of a bootstrap: their 2.5 and 97.5 percentiles, about the figure.
 
         Replicates that are not finite had nothing to count and are left out.  Their mean is not the figure: where
-        labels are rare, some are drawn not at all.  So the percentiles are moved by the difference.
+        labels are rare, some are drawn not at all.  So the percentiles are moved by the difference.  Where all are the
+        same, as where all answers are right, they tell no bounds.
         """
         finite_R = value_R[np.isfinite(value_R)]
-        if value is None or len(finite_R) == 0:
+        if value is None or len(finite_R) == 0 or np.ptp(finite_R) == 0:
             return cls(value, None, None, n)
         low, high = (value + np.quantile(finite_R, (0.025, 0.975)) - finite_R.mean()).tolist()
         return cls(value, max(0.0, min(low, value)), min(1.0, max(high, value)), n)

@@ -38,18 +38,18 @@ def fit_platt(logit_NC: _Logits, wanted_NC: _Bools, *, shift_spread: float = 0.0
     """
     require_pictures(int(wanted_NC.sum()))
     parameter_P = _start(logit_NC, wanted_NC)
-    at = _measure(logit_NC, wanted_NC, parameter_P, shift_spread)
+    here = _measure(logit_NC, wanted_NC, parameter_P, shift_spread)
     for _ in range(_MOST_STEPS):
-        step_P = at.newton()
-        gain = float(-at.slope_P @ step_P)
+        step_P = here.newton()
+        gain = float(-here.gradient_P @ step_P)
         if gain <= _TOLERANCE * len(wanted_NC):
             break
         # The whole step may lead too far where scores are near 0 and 1; a small enough one never does.
         part, after = 1.0, _measure(logit_NC, wanted_NC, parameter_P + step_P, shift_spread)
-        while after.loss > at.loss - 1e-4 * part * gain and part > 1e-6:
+        while after.value > here.value - 1e-4 * part * gain and part > 1e-6:
             part /= 2
             after = _measure(logit_NC, wanted_NC, parameter_P + part * step_P, shift_spread)
-        parameter_P, at = parameter_P + part * step_P, after
+        parameter_P, here = parameter_P + part * step_P, after
     parameter_P[0] = np.clip(parameter_P[0], *SLOPES)
     slope, intercept, *shifts = parameter_P.tolist()
     before = _judge(logit_NC, wanted_NC, np.eye(1, len(parameter_P))[0])
@@ -68,25 +68,25 @@ def fit_platt(logit_NC: _Logits, wanted_NC: _Bools, *, shift_spread: float = 0.0
     )
 
 
-class _At(NamedTuple):
-    """The loss at some parameters, and its derivatives."""
+class _Loss(NamedTuple):
+    """The loss at some parameters, its gradient, and the parts of its Hessian that are not 0."""
 
-    loss: float
-    slope_P: _Floats
-    curve_22: _Floats
+    value: float
+    gradient_P: _Floats
+    hessian_22: _Floats
     """Of slope and intercept."""
-    curve_2C: _Floats
+    hessian_2C: _Floats
     """Of each of these with each shift."""
-    curve_C: _Floats
+    hessian_C: _Floats
     """Of each shift with itself; with others it has none."""
 
     def newton(self) -> _Floats:
         """The step to where the loss would be least if it were its parabola; the shifts are eliminated first."""
-        share_2C = self.curve_2C / self.curve_C
-        left_22 = self.curve_22 - share_2C @ self.curve_2C.T
-        right_2 = share_2C @ self.slope_P[2:] - self.slope_P[:2]
+        share_2C = self.hessian_2C / self.hessian_C
+        left_22 = self.hessian_22 - share_2C @ self.hessian_2C.T
+        right_2 = share_2C @ self.gradient_P[2:] - self.gradient_P[:2]
         step_2 = np.linalg.lstsq(left_22, right_2, rcond=None)[0]
-        return np.append(step_2, -(self.slope_P[2:] + step_2 @ self.curve_2C) / self.curve_C)
+        return np.append(step_2, -(self.gradient_P[2:] + step_2 @ self.hessian_2C) / self.hessian_C)
 
 
 def _start(logit_NC: _Logits, wanted_NC: _Bools) -> _Floats:
@@ -97,12 +97,12 @@ def _start(logit_NC: _Logits, wanted_NC: _Bools) -> _Floats:
     return np.append([slope, np.log(share / (1 - share)) - slope * mean], np.zeros(logit_NC.shape[1]))
 
 
-def _measure(logit_NC: _Logits, wanted_NC: _Bools, parameter_P: _Floats, shift_spread: float) -> _At:
+def _measure(logit_NC: _Logits, wanted_NC: _Bools, parameter_P: _Floats, shift_spread: float) -> _Loss:
     n_right, n_wrong = int(wanted_NC.sum()), int((~wanted_NC).sum())
     target_right = (n_right + _PRIOR_PAIRS) / (n_right + 2 * _PRIOR_PAIRS)
     target_wrong = _PRIOR_PAIRS / (n_wrong + 2 * _PRIOR_PAIRS)
     loss, by_slope, slope_twice = 0.0, 0.0, 0.0
-    gap_C, curve_2C = np.zeros(logit_NC.shape[1]), np.zeros((2, logit_NC.shape[1]))
+    gap_C, hessian_2C = np.zeros(logit_NC.shape[1]), np.zeros((2, logit_NC.shape[1]))
     for logit_BC, wanted_BC in batches(logit_NC, wanted_NC):
         line_BC = _line(logit_BC, parameter_P)
         score_BC, target_BC = _sigmoid(line_BC), np.where(wanted_BC, target_right, target_wrong)
@@ -111,20 +111,20 @@ def _measure(logit_NC: _Logits, wanted_NC: _Bools, parameter_P: _Floats, shift_s
         by_slope += float((gap_BC * logit_BC).sum())
         slope_twice += float((weight_BC * logit_BC * logit_BC).sum())
         gap_C += gap_BC.sum(axis=0)
-        curve_2C += (weight_BC * logit_BC).sum(axis=0), weight_BC.sum(axis=0)
-    by_both, intercept_twice = curve_2C.sum(axis=1)
-    curve_22 = np.array([[slope_twice, by_both], [by_both, intercept_twice]])
+        hessian_2C += (weight_BC * logit_BC).sum(axis=0), weight_BC.sum(axis=0)
+    by_both, intercept_twice = hessian_2C.sum(axis=1)
+    hessian_22 = np.array([[slope_twice, by_both], [by_both, intercept_twice]])
     by_line = [by_slope, gap_C.sum()]
     if not shift_spread:
         no_C = np.zeros_like(gap_C)
-        return _At(loss, np.append(by_line, no_C), curve_22, np.stack([no_C, no_C]), no_C + 1)
+        return _Loss(loss, np.append(by_line, no_C), hessian_22, np.stack([no_C, no_C]), no_C + 1)
     shift_C, precision = parameter_P[2:], shift_spread**-2
-    return _At(
+    return _Loss(
         loss + 0.5 * precision * float(shift_C @ shift_C),
         np.append(by_line, gap_C + precision * shift_C),
-        curve_22,
-        curve_2C,
-        curve_2C[1] + precision,
+        hessian_22,
+        hessian_2C,
+        hessian_2C[1] + precision,
     )
 
 

@@ -85,6 +85,9 @@ class _LeftOut:
 
     def parts(self, example_BD: Floats, truth_B: Integers, n_B: Integers) -> Parts:
         """For examples of which each is left out of the rows it meets; `n_B` is how many its label has with it."""
+        # Without the example, a label's shift is Q (prototype - mean), where Q = diag(shrink) + gain * along along^T.
+        # What is wanted of the shift of each label are its products with the centred example, with the text, and with
+        # itself.  Prototypes of other labels are as they were; the example's own has moved, and comes last.
         text_CD, prototype_CD = self.text_CD, self.prototype_CD
         n_seen, dim = int(self.seen_C.sum()), len(self.value_D)
         alone_B = n_B == 1  # its label keeps its text row
@@ -99,7 +102,6 @@ class _LeftOut:
         flat_B = (n_free_B == 0) | (spread_B <= LEAST_SPREAD)
         ridge_B = np.where(flat_B, 1.0, spread_B / np.maximum(n_free_B, 1))
         size_B = spread_B / dim + ridge_B
-        # Q = diag(shrink) + gain * along along^T
         shrink_BD = np.where(flat_B[:, None], 1.0, size_B[:, None] / (self.value_D + ridge_B[:, None]))
         along_BD = shrink_BD * within_BD
         gain_B1 = np.where(flat_B, 0.0, factor_B / (size_B - factor_B * _dot(along_BD, within_BD)))[:, None]
@@ -125,10 +127,10 @@ class _LeftOut:
 
         # The example's own label, whose prototype has moved.
         rows_B = np.arange(len(truth_B))
-        own_BD = np.where(alone_B[:, None], 0.0, q(own_BD - mean_BD))
-        shift_BC[rows_B, truth_B] = _dot(own_BD, centred_BD)
-        cross_BC[rows_B, truth_B] = _dot(own_BD, text_CD[truth_B])
-        square_BC[rows_B, truth_B] = _dot(own_BD, own_BD)
+        shift_BD = np.where(alone_B[:, None], 0.0, q(own_BD - mean_BD))
+        shift_BC[rows_B, truth_B] = _dot(shift_BD, centred_BD)
+        cross_BC[rows_B, truth_B] = _dot(shift_BD, text_CD[truth_B])
+        square_BC[rows_B, truth_B] = _dot(shift_BD, shift_BD)
         text_BC = example_BD @ text_CD.T - mean_text_BC
         return Parts(text_BC, shift_BC, cross_BC, square_BC, self.centre_C + mean_text_BC)
 

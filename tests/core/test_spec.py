@@ -105,6 +105,10 @@ class TestShortForms:
             parse_labels(text)
         assert parse_labels(f"{text},cat") == {"names": (text, "cat")}
 
+    def test_a_group_with_nothing_below_it_is_the_default(self) -> None:
+        text = "source: in\nlabels: cat,dog\noutput: out\nexecution:\nmodel:\n"
+        assert make_spec(yaml.safe_load(text)) == make_spec({"source": "in", "labels": "cat,dog", "output": "out"})
+
     @pytest.mark.parametrize(("given", "kept"), [("out/", "out"), ("s3://b/out//", "s3://b/out"), ("/", "/")])
     def test_an_output_ends_without_a_slash(self, given: str, kept: str) -> None:
         assert make_spec({**REQUIRED, "output": given}).output.uri == kept

@@ -292,6 +292,11 @@ class JobSpec(_Spec):
     store: StoreSpec = StoreSpec()
     execution: ExecutionSpec = ExecutionSpec()
 
+    @field_validator("model", "decode", "scoring", "update", "store", "execution", mode="before")
+    @classmethod
+    def _nothing_below(cls, value: Any) -> Any:
+        return {} if value is None else value  # as YAML reads a group of which no field is left
+
     @field_validator("source", mode="before")
     @classmethod
     def _short_source(cls, value: Any) -> Any:

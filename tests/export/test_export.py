@@ -440,9 +440,25 @@ def test_an_output_of_nothing_is_refused(tmp_path: Path) -> None:
 def test_somebody_elses_file_is_not_overwritten(s3_place: Place) -> None:
     s3_place.put("in/a.jpg", draw(0))
     publish(s3_place.at("out"), s3_place.at("in"), store=s3_place.store)
+    spec = ExportSpec(s3_place.at("out"), s3_place.at("there"), "imagefolder", store=s3_place.store)
+    export(spec)
     s3_place.put(f"there/{LABELS[0]}/a-0-0.jpg", b"")
     with pytest.raises(StoreError, match="is something else"):
-        export(ExportSpec(s3_place.at("out"), s3_place.at("there"), "imagefolder", store=s3_place.store))
+        export(spec)
+
+
+def test_other_files_do_not_become_a_part_of_an_export(tmp_path: Path) -> None:
+    write_loose(tmp_path, 2)
+    publish(str(tmp_path / "out"), str(tmp_path / "in"), by_index)
+    (tmp_path / "to" / "theirs").mkdir(parents=True)
+    (tmp_path / "to" / ".hidden").touch()
+    spec = ExportSpec(str(tmp_path / "out"), str(tmp_path / "to"), "imagefolder")
+    (tmp_path / "to" / "theirs" / "a.jpg").touch()
+    with pytest.raises(SpecError, match="holds other files, such as theirs"):
+        export(spec)
+    (tmp_path / "to" / "theirs" / "a.jpg").unlink()
+    (tmp_path / "to" / "theirs").rmdir()
+    assert export(spec).n_written == 2
 
 
 def test_a_file_that_a_power_loss_has_emptied_is_written_again(tmp_path: Path) -> None:

@@ -44,11 +44,25 @@ def open_target(uri: str, store: StoreSpec, *, as_tree: bool) -> Store:
 
 
 def check_record(target: Store, fields: Mapping[str, object]) -> None:
-    """Raise `MismatchError`, with the fields that differ, if the folder holds another export."""
+    """Raise `MismatchError`, with the fields that differ, if the folder holds another export; `SpecError` if else."""
     theirs = _read_record(target)
+    # The record is what an export writes first.
+    if theirs is None and (name := _other(target)):
+        raise SpecError(
+            f"--output: {target.uri} holds other files, such as {name}, which whoever reads the export would take for "
+            "a part of it; choose an empty folder"
+        )
     if theirs is not None and (told := differences(fields, {name: theirs.get(name) for name in fields})):
         listed = "\n  ".join(told).replace(", the output ", ", that one ")
         raise MismatchError(f"--output: {target.uri} holds another export:\n  {listed}\nChoose another folder.")
+
+
+def _other(target: Store) -> str | None:
+    """Something that is in the folder, hidden files left out; a store lists the files of a folder, and none below."""
+    if isinstance(target, DiskStore):
+        names = sorted(path.name for path in target.root.iterdir()) if target.root.is_dir() else []
+        return next((name for name in names if not name.startswith(".")), None)
+    return next((name for name, _ in target.list()), None)
 
 
 def put_record(target: Store, fields: Mapping[str, object], labels: Mapping[str, str] | list[str]) -> None:

@@ -39,7 +39,7 @@ def start(folder: Path, n_cpus: int) -> tuple[subprocess.Popen[str], list[str], 
 
 def rays() -> set[Path]:
     """Folders of Rays that zsic started."""
-    return set(Path("/tmp").glob("zsic-*"))
+    return {path for path in Path("/tmp").glob("zsic-*") if not path.name.startswith("zsic-export-")}
 
 
 @pytest.mark.parametrize(("number", "n_cpus"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])

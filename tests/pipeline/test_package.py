@@ -113,7 +113,7 @@ def test_what_a_cluster_lacks_is_said_before_zsic_is_imported(tmp_path: Path) ->
     assert code == 2
     assert re.fullmatch(r"zsic: the cluster has pillow [\d.]+; zsic needs >=99", lines[0])
     assert lines[1] == "zsic: the cluster lacks a-package-that-is-nowhere>=2"
-    assert "cluster/Dockerfile" in lines[2]
+    assert "cluster/README.md" in lines[2]
     (packed / "requirements.json").write_text(json.dumps({"python": "4.1", "packages": wanted}))
     code, lines = run()
     assert code == 2

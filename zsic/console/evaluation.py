@@ -40,7 +40,7 @@ def evaluate(
         raise SpecError("--against-set is given without --against; the label set of the output itself is --set")
     if label_column is not None and truth is None:
         raise SpecError("--label-column is of --truth, which is missing")
-    refuse_credentials(parquet=parquet)
+    refuse_credentials(truth=truth, parquet=parquet)
     label_set = _load_labels(labels)
     names = None if label_set is None else label_set.names
     synonyms = None if label_set is None else synonyms_of(label_set.labels)

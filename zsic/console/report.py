@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zsic.console.inspect import filesystem_of, open_output
+from zsic.console.inspect import filesystem_of, open_output, refuse_credentials
 from zsic.console.truth import find_truth
 from zsic.console.words import count, err, out, show_table, size
 from zsic.core.errors import SpecError
@@ -45,6 +45,7 @@ def report(
         raise SpecError(f"--output: {target.resolve().parent} is no folder")
     if target is not None and target.is_dir():
         raise SpecError(f"--output: {target} is a folder; name the page to write, such as {target / 'report.html'}")
+    refuse_credentials(truth=truth)
     reach = StoreSpec(**(sources or {}))
     s3_endpoint_url = reach.s3_endpoint_url
     store = open_output(output, s3_endpoint_url)

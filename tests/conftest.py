@@ -17,9 +17,9 @@ from moto.server import ThreadedMotoServer
 # Tests are no package; what they share lies beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from faultproxy import FaultProxy
-from place import Place
-from swift import Swift
+from support.faultproxy import FaultProxy
+from support.place import Place
+from support.swift import Swift
 
 from zsic.core.spec import StoreSpec
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from pydantic import BaseModel
-from runs import LABELS, draw
+from support.runs import LABELS, draw
 
 from zsic.cli import run_command
 from zsic.core.spec import JobSpec, LabelsSpec

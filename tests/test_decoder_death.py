@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-import traps
-from runs import LABELS, draw, read_table
+from support import traps
+from support.runs import LABELS, draw, read_table
 
 pytestmark = pytest.mark.ray
 

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from crashpoints import make_world
-from toy import play, read_published
+from support.crashpoints import make_world
+from support.toy import play, read_published
 
 from zsic.core.embedding import Embeddings
 from zsic.core.schema import SOURCE_TOTAL, output_schema

@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from runs import draw
+from support.runs import draw
 from test_readme import blocks, commands
 
 from zsic.core.label_form import LabelForm, LabelSetForm, RejectForm

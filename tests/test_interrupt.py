@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import LABELS, read_table, write_shard
+from support.runs import LABELS, read_table, write_shard
 
 pytestmark = pytest.mark.ray
 

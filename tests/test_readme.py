@@ -10,7 +10,7 @@ from pathlib import Path
 import boto3
 import pytest
 import yaml
-from runs import draw, write_shard
+from support.runs import draw, write_shard
 
 from zsic.core.labels import load_labels
 from zsic.core.outcome import Outcome

@@ -19,9 +19,9 @@ import pytest
 import ray.autoscaler
 import yaml
 from botocore.model import ListShape, Shape, StructureShape
-from manifests import CLUSTER, MANIFESTS, SCHEMAS, find_in_manifest, load
 from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 from ray.autoscaler._private.util import prepare_config, validate_config
+from support.manifests import CLUSTER, MANIFESTS, SCHEMAS, find_in_manifest, load
 
 from zsic.core.spec import JobSpec, load_spec, make_spec
 from zsic.pipeline.capacity import Node, Workload, lay_out, least_resources

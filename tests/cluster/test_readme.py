@@ -15,9 +15,9 @@ import pytest
 import typer
 import yaml
 from botocore import xform_name
-from manifests import MANIFESTS, find_in_manifest, load
 from packaging.requirements import Requirement
 from ray.autoscaler._private.util import prepare_config, validate_config
+from support.manifests import MANIFESTS, find_in_manifest, load
 
 from zsic.cli import app
 from zsic.core.spec import JobSpec, make_spec

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import images
 import numpy as np
 import pytest
-import traps
+from support import images, traps
 
 from zsic.core.cell import Cell, Cells
 from zsic.core.decode import DecodeError

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from videos import HEIGHT, KINDS, STEP, WIDTH, decode_all, make_sound, make_streamable, make_video, turn
+from support.videos import HEIGHT, KINDS, STEP, WIDTH, decode_all, make_sound, make_streamable, make_video, turn
 
 from zsic.core.film import Film, FilmError, Frame, is_cut_short, sniff_container, time_key
 from zsic.core.outcome import Failure, Outcome

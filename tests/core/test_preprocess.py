@@ -3,13 +3,13 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import images
 import numpy as np
 import pytest
 import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support import images
 from transformers.image_utils import load_image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.efficientnet.image_processing_pil_efficientnet import EfficientNetImageProcessorPil

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from videos import HEIGHT, WIDTH, decode_all, make_streamable, make_video, turn
+from support.videos import HEIGHT, WIDTH, decode_all, make_streamable, make_video, turn
 
 from zsic.core import projector as projector_module
 from zsic.core.errors import IncompleteError

@@ -2,8 +2,8 @@ import io
 
 import numpy as np
 import pytest
-from images import encode, oriented, picture
 from PIL import Image
+from support.images import encode, oriented, picture
 
 from zsic.core.decode import DecodeError
 from zsic.core.spec import DecodeSpec

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from place import Place
-from published import Lake, fill, publish
+from support.place import Place
+from support.published import Lake, fill, publish
 
 from zsic.core.spec import StoreSpec
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from published import Reply, publish
-from runs import LABELS, draw
+from support.published import Reply, publish
+from support.runs import LABELS, draw
 
 from zsic.cli import run_command
 from zsic.core.spec import ModelSpec

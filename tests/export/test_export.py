@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from place import Place
-from published import Lake, Reply, by_index, fill, publish, relabel
-from runs import LABELS, draw
+from support.place import Place
+from support.published import Lake, Reply, by_index, fill, publish, relabel
+from support.runs import LABELS, draw
 
 from zsic.core.errors import MismatchError, SpecError, StoreError
 from zsic.core.spec import StoreSpec

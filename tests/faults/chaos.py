@@ -27,11 +27,11 @@ from typing import Any
 # Run as a script, too; what tests share lies in the folder above.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from herd import Herd, psutil
 from job import Job
 from lake import Lake
 from reader import Reader
-from runs import read_table
+from support.herd import Herd, psutil
+from support.runs import read_table
 
 from zsic.core.spec import StoreSpec
 from zsic.storage.output import Output

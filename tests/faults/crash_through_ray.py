@@ -4,7 +4,7 @@
 
 The output is an S3 bucket behind a proxy that kills when a request comes: before it is carried out, or after.  Then
 the same command again, a shard more, and again.  Each point appends a line to the results, and the same command goes
-on from there.  `tests/crashpoints.py` plays every point, without Ray.
+on from there.  `tests/support/crashpoints.py` plays every point, without Ray.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from urllib.parse import urlsplit
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import boto3
-from faultproxy import FaultProxy, Rule
-from herd import Herd
 from moto.server import ThreadedMotoServer
-from runs import LABELS, write_shard
+from support.faultproxy import FaultProxy, Rule
+from support.herd import Herd
+from support.runs import LABELS, write_shard
 
 from zsic.core.spec import StoreSpec
 from zsic.storage.snapshot import last_snapshot, read_published

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lake import MAX_PIXELS, Lake
 from reader import read_published
-from runs import LABELS, read_table
+from support.runs import LABELS, read_table
 
 
 class Job:

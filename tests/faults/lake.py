@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pyarrow as pa
-from runs import LABELS, draw
+from support.runs import LABELS, draw
 
 from zsic.core.decode import DecodeError
 from zsic.core.spec import DecodeSpec

@@ -11,8 +11,8 @@ from pathlib import Path
 import boto3
 import pyarrow.parquet as pq
 import pytest
-from faultproxy import FaultProxy, Rule
-from runs import LABELS, draw, write_shard
+from support.faultproxy import FaultProxy, Rule
+from support.runs import LABELS, draw, write_shard
 
 from zsic import cli
 from zsic.core.errors import ZsicError

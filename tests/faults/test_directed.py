@@ -11,10 +11,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from herd import MIB, Herd, psutil
 from job import Job
 from lake import Lake
 from reader import read_published
+from support.herd import MIB, Herd, psutil
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 

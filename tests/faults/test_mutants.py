@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mutants
 import pytest
+from support import TESTS, mutants
 
 AT_ONCE = 25_000
 
@@ -17,8 +17,10 @@ AT_ONCE = 25_000
 def try_mutants(kind: str, first: int, last: int, folder: Path) -> str:
     """In a process of its own, for a decoder may crash; the log then has the number of the mutant."""
     log = folder / "number"
-    command = [sys.executable, mutants.__file__, kind, str(first), str(last), str(log)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=3600, check=False)
+    command = [sys.executable, "-m", "support.mutants", kind, str(first), str(last), str(log)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=3600, check=False, cwd=TESTS
+    )
     assert done.returncode == 0, f"{kind} {log.read_text()}: {done.returncode}\n{done.stderr[-2000:]}"
     return done.stdout
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runs import draw
+from support.runs import draw
 
 from zsic import cli
 from zsic.console.hush import hush

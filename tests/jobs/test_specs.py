@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import LABELS, write_shard
+from support.runs import LABELS, write_shard
 
 from zsic.core.spec import load_spec
 

@@ -1,5 +1,5 @@
-"""The checkpoints of `tests/checkpoints.py`, as fixtures."""
+"""The checkpoints of `tests/support/checkpoints.py`, as fixtures."""
 
-from checkpoints import make_checkpoint, one_thread, pictures, tiny_checkpoint, tiny_checkpoints
+from support.checkpoints import make_checkpoint, one_thread, pictures, tiny_checkpoint, tiny_checkpoints
 
 __all__ = ["make_checkpoint", "one_thread", "pictures", "tiny_checkpoint", "tiny_checkpoints"]

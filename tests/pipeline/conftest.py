@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from checkpoints import pictures, tiny_checkpoints
-from runs import LABELS
+from support.checkpoints import pictures, tiny_checkpoints
+from support.runs import LABELS
 
 from zsic.core.spec import JobSpec, make_spec
 

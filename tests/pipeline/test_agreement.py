@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from runs import LABELS, draw, read_table, write_shard
+from support.runs import LABELS, draw, read_table, write_shard
 
 from zsic.core.errors import MismatchError, SpecError
 from zsic.core.spec import JobSpec, change_labels, change_spec, make_spec

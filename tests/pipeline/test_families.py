@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import transformers
-from checkpoints import FAMILIES
 from PIL import Image
-from runs import read_table
+from support.checkpoints import FAMILIES
+from support.runs import read_table
 
 from zsic.core.spec import DecodeSpec, JobSpec
 from zsic.models.classifier import Classifier

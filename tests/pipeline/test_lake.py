@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import s3fs
 from deltalake import DeltaTable, write_deltalake
-from runs import draw, write_shard
+from support.runs import draw, write_shard
 
 from zsic.core.errors import SpecError
 from zsic.core.spec import JobSpec, StoreSpec

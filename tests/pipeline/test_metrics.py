@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 import yaml
-from runs import write_shard
+from support.runs import write_shard
 
 from zsic.core.spec import JobSpec
 from zsic.pipeline.metrics import BATCH_IMAGES, IMAGES, METRICS, Meter

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from herd import MIB, WORKERS, Herd, psutil
-from runs import LABELS, assert_same_rows, read_table, write_shard
+from support.herd import MIB, WORKERS, Herd, psutil
+from support.runs import LABELS, assert_same_rows, read_table, write_shard
 
 from zsic.core.spec import JobSpec
 from zsic.pipeline.run import run

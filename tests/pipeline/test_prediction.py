@@ -11,7 +11,7 @@ import boto3
 import numpy as np
 import pytest
 from PIL import Image
-from runs import LABELS, draw, write_shard
+from support.runs import LABELS, draw, write_shard
 
 from zsic.core.errors import SpecError
 from zsic.core.spec import DecodeSpec, ExecutionSpec, JobSpec, make_spec

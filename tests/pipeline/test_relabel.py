@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from runs import cut_last_snapshot, read_table
 from s3fs import S3FileSystem
+from support.runs import cut_last_snapshot, read_table
 
 from zsic.cli import run_command
 from zsic.core.errors import MismatchError, ModelError, SourceError, SpecError

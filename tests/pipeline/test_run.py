@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from runs import LABELS, assert_same_rows, cut_last_snapshot, draw, leftovers, read_table, write_shard
+from support.runs import LABELS, assert_same_rows, cut_last_snapshot, draw, leftovers, read_table, write_shard
 
 from zsic.core.errors import CapacityError, IncompleteError, MismatchError, ModelError, SourceError, SpecError
 from zsic.core.spec import JobSpec, change_spec
@@ -329,7 +329,7 @@ def test_s3_gives_the_rows_of_the_disk(
 
 
 def test_every_hostile_file_is_one_row_with_its_reason(spec_for: SpecFor, tmp_path: Path) -> None:
-    from images import hostile_images
+    from support.images import hostile_images
 
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import traps
 from PIL import Image
-from runs import LABELS, assert_same_rows, draw, write_shard
+from support import traps
+from support.runs import LABELS, assert_same_rows, draw, write_shard
 
 from zsic.core.errors import IncompleteError, SourceError
 from zsic.core.labels import load_labels

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from head import Head
-from runs import LABELS, assert_same_rows, read_table, write_shard
+from support.head import Head
+from support.runs import LABELS, assert_same_rows, read_table, write_shard
 
 from zsic.core.errors import CapacityError, SpecError
 from zsic.core.spec import JobSpec

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import draw, read_table
-from videos import decode_all, make_video
+from support.runs import draw, read_table
+from support.videos import decode_all, make_video
 
 from zsic.core.errors import MismatchError
 from zsic.core.spec import JobSpec

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from hostile import Sample, publish
+from support.hostile import Sample, publish
 
 
 @pytest.fixture(scope="session")

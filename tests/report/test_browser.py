@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser
-from hostile import BREAKOUT, IMAGE, LABELS, MARKER, Sample
+from support.browser import Browser
+from support.hostile import BREAKOUT, IMAGE, LABELS, MARKER, Sample
 
 from zsic.report import render
 

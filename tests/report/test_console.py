@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hostile import Sample
-from place import Place
-from sample_output import Answer, Lake, plain, write_parquet, write_tar
+from support.hostile import Sample
+from support.place import Place
+from support.sample_output import Answer, Lake, plain, write_parquet, write_tar
 
 from zsic.cli import run_command
 from zsic.core.spec import SourceSpec

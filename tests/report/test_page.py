@@ -11,8 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hostile import BIDI, BREAKOUT, IMAGE, LABELS, MARKER, Sample
-from sample_output import Lake, plain
+from support.hostile import BIDI, BREAKOUT, IMAGE, LABELS, MARKER, Sample
+from support.sample_output import Lake, plain
 
 from zsic.core.outcome import Outcome
 from zsic.core.spec import SourceSpec

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from sample_output import Answer, Lake, plain, write_parquet, write_tar
+from support.sample_output import Answer, Lake, plain, write_parquet, write_tar
 
 from zsic.core.spec import DecodeSpec, SourceSpec, StoreSpec
 from zsic.report import make_report

@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 from PIL import Image
-from sample_output import Answer, Lake
+from support.sample_output import Answer, Lake
 
 from zsic.cli import run_command
 from zsic.core.errors import ModelError, SpecError

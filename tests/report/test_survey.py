@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from sample_output import Answer, Lake, plain
+from support.sample_output import Answer, Lake, plain
 
 from zsic.core.errors import SpecError
 from zsic.core.schema import AnswerColumns

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import one_thread, tiny_checkpoints
 from PIL import Image
-from place import Place
-from published import Lake, Reply, fill, publish
-from runs import draw
+from support.checkpoints import one_thread, tiny_checkpoints
+from support.place import Place
+from support.published import Lake, Reply, fill, publish
+from support.runs import draw
 
 from zsic.core.errors import ModelError, SourceError, SpecError
 from zsic.core.preprocess import prepare

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from crashpoints import Hours, make_world
-from toy import assert_exact, play, read_published
+from support import TESTS
+from support.crashpoints import Hours, make_world
+from support.toy import assert_exact, play, read_published
 
 from zsic.core.errors import StoreError
 from zsic.core.spec import StoreSpec
@@ -37,10 +38,10 @@ def test_three_at_once(tmp_path: Path, kind: str, request: pytest.FixtureRequest
         endpoint, bucket = request.getfixturevalue("s3_bucket")
         uri = f"s3://{bucket}/out"
     store = open_store(uri, StoreSpec(s3_endpoint_url=endpoint or None))
-    script = Path(__file__).parent.parent / "racer.py"
     racers = [
         subprocess.Popen(
-            [sys.executable, str(script), uri, endpoint, name],
+            [sys.executable, "-m", "support.racer", uri, endpoint, name],
+            cwd=TESTS,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

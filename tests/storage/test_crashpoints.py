@@ -1,6 +1,6 @@
 """Every operation of a run is a place to die at: the next run finds what is there, and nothing is lost or doubled.
 
-Here some of the points; `make test-faults` plays all of them (`tests/crashpoints.py` tells the story).
+Here some of the points; `make test-faults` plays all of them (`tests/support/crashpoints.py` tells the story).
 """
 
 import os
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from crashpoints import ACTS, STORIES, Act, Breaking, DiskWatch, break_and_mend, count_operations, prepare
-from faultproxy import FaultProxy, Rule
+from support.crashpoints import ACTS, STORIES, Act, Breaking, DiskWatch, break_and_mend, count_operations, prepare
+from support.faultproxy import FaultProxy, Rule
 
 from zsic.core.spec import StoreSpec
 from zsic.storage.store import open_store

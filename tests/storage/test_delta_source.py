@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from place import Place
+from support.place import Place
 
 from zsic.core.errors import SourceError, SpecError
 from zsic.core.spec import SourceSpec, StoreSpec

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from crashpoints import Hours
+from support.crashpoints import Hours
 
 from zsic.core.errors import IncompleteError, StoreError
 from zsic.storage.disk_store import DiskStore

@@ -14,10 +14,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from crashpoints import ACTS, STORIES, Act, Breaking, BreakingMirror, Hours, break_and_mend, change_world, make_world
 from deltalake import DeltaTable, write_deltalake
-from faultproxy import FaultProxy, Rule
-from toy import COLUMNS, FIELDS, World, assert_exact, begin, cut_tasks, play, read_published, read_slice, to_table
+from support import TESTS
+from support.crashpoints import (
+    ACTS,
+    STORIES,
+    Act,
+    Breaking,
+    BreakingMirror,
+    Hours,
+    break_and_mend,
+    change_world,
+    make_world,
+)
+from support.faultproxy import FaultProxy, Rule
+from support.toy import (
+    COLUMNS,
+    FIELDS,
+    World,
+    assert_exact,
+    begin,
+    cut_tasks,
+    play,
+    read_published,
+    read_slice,
+    to_table,
+)
 
 from zsic.core.embedding import embedding_field
 from zsic.core.errors import SpecError, StoreError
@@ -215,9 +237,13 @@ def test_three_processes_publish_one_output(tmp_path: Path, kind: str, request: 
     if kind == "s3":
         endpoint, bucket = request.getfixturevalue("s3_bucket")
         uri = f"s3://{bucket}/out"
-    script = Path(__file__).parent.parent / "racer.py"
     racers = [
-        subprocess.Popen([sys.executable, str(script), uri, endpoint, name, "delta"], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-m", "support.racer", uri, endpoint, name, "delta"],
+            cwd=TESTS,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for name in ("ann", "bob", "eve")
     ]
     for racer in racers:

@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from faultproxy import FaultProxy, Rule
-from place import Place
+from support.faultproxy import FaultProxy, Rule
+from support.place import Place
 
 from zsic.core.errors import SourceError, SpecError
 from zsic.core.outcome import Failure, Outcome

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from place import Place
-from published import publish, tar_of
-from runs import draw, write_shard
-from videos import make_video
+from support.place import Place
+from support.published import publish, tar_of
+from support.runs import draw, write_shard
+from support.videos import make_video
 
 from zsic.core.errors import SpecError
 from zsic.core.outcome import Failure, Outcome

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from toy import (
+from support.toy import (
     FIELDS,
     SOURCE,
     Thing,

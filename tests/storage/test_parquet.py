@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from faultproxy import FaultProxy, Rule
-from place import Place
+from support.faultproxy import FaultProxy, Rule
+from support.place import Place
 
 from zsic.core.errors import SpecError
 from zsic.core.outcome import Failure, Outcome
@@ -278,7 +278,7 @@ def test_a_file_of_other_columns_than_the_first_is_one_sample(kind: pa.DataType,
 
 def test_damaged_statistics_of_a_column_do_not_end_the_process(tmp_path: Path) -> None:
     # pyarrow 26 lets an exception of C++ escape where metadata of a column are looked at.
-    from mutants import mutant
+    from support.mutants import mutant
 
     (tmp_path / "a.parquet").write_bytes(mutant("parquet", 3847))
     job = make_job(keep_columns=("text", "n"))

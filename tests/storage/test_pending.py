@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from runs import draw, write_shard
+from support.runs import draw, write_shard
 
 from zsic.core.spec import make_spec
 from zsic.storage.objects import Objects

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import write_shard
+from support.runs import write_shard
 
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.spec import JobSpec, make_spec

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faultproxy import FaultProxy, Rule
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from place import Place
+from support.faultproxy import FaultProxy, Rule
+from support.place import Place
 
 from zsic.core.outcome import Outcome
 from zsic.core.spec import JobSpec, StoreSpec, make_spec

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from simulation import play_history
+from support.simulation import play_history
 
 N_HISTORIES = int(os.environ.get("ZSIC_TEST_HISTORIES", "200"))
 FIRST_SEED = int(os.environ.get("ZSIC_TEST_FIRST_SEED", "1"))

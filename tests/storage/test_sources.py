@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from faultproxy import FaultProxy, Rule
-from place import Place
+from support.faultproxy import FaultProxy, Rule
+from support.place import Place
 
 from zsic.core.errors import SourceError, SpecError
 from zsic.core.outcome import Outcome

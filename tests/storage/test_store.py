@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faultproxy import FaultProxy, Rule
+from support.faultproxy import FaultProxy, Rule
 
 from zsic.core.errors import StoreError
 from zsic.core.spec import StoreSpec

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from faultproxy import FaultProxy, Rule
 from PIL import Image
-from place import Place
-from videos import make_streamable, make_video
+from support.faultproxy import FaultProxy, Rule
+from support.place import Place
+from support.videos import make_streamable, make_video
 
 from zsic.core.errors import SourceError, SpecError
 from zsic.core.outcome import Failure, Outcome

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from place import Place
-from runs import LABELS, draw
 
+from support.place import Place
+from support.runs import LABELS, draw
 from zsic.core.embedding import embedding_field
 from zsic.core.schema import INDEX_BITS, SOURCE_TOTAL, output_schema
 from zsic.core.spec import JobSpec, SourceSpec, StoreSpec, make_spec

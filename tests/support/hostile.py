@@ -5,8 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sample_output import Answer, Lake, plain, write_parquet, write_tar
-
+from support.sample_output import Answer, Lake, plain, write_parquet, write_tar
 from zsic.core.spec import SourceSpec
 from zsic.evaluate import load_truth
 from zsic.report import Report, make_report

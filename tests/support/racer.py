@@ -1,4 +1,6 @@
-"""One of several processes that work on one output at once, without Ray: `racer.py URI ENDPOINT NAME [delta]`.
+"""One of several processes that work on one output at once, without Ray.
+
+Usage, from `tests/`: `python -m support.racer URI ENDPOINT NAME [delta]`.
 
 Its clock takes no time to wait, so it never believes that another run is alive, and works all the same: what the lease
 would prevent is what is tried here.
@@ -7,9 +9,8 @@ would prevent is what is tried here.
 import random
 import sys
 
-from crashpoints import Hours, make_world
-from toy import play
-
+from support.crashpoints import Hours, make_world
+from support.toy import play
 from zsic.core.errors import IncompleteError, StoreError
 from zsic.core.spec import StoreSpec
 from zsic.storage.mirror import Mirror

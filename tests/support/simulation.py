@@ -16,8 +16,19 @@ from typing import BinaryIO
 
 import greenlet
 import pyarrow.parquet as pq
-from toy import FIELDS, Thing, World, assert_exact, begin, cut_tasks, play, read_published, read_slice, write_rows
 
+from support.toy import (
+    FIELDS,
+    Thing,
+    World,
+    assert_exact,
+    begin,
+    cut_tasks,
+    play,
+    read_published,
+    read_slice,
+    write_rows,
+)
 from zsic.core.errors import StoreError, ZsicError
 from zsic.core.fingerprint import canonical
 from zsic.storage.lease import BEAT_S

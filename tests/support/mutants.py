@@ -1,6 +1,6 @@
 """Seeded damage: whole files of every kind, mutated, and read as a job reads them.
 
-`python tests/mutants.py KIND FIRST LAST` tries mutants by number, each the same wherever it runs.  It is a process of
+`python -m support.mutants KIND FIRST LAST` tries mutants by number, each the same wherever it runs.  It is a process of
 its own, because what it looks for may be a crash: the number under way is then the last one in its log.
 """
 
@@ -19,10 +19,10 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-import images
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from support import images
 from zsic.core.decode import DecodeError, decode
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.preprocess import Geometry, prepare

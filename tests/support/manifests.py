@@ -7,8 +7,10 @@ from typing import Any
 import jsonschema
 import yaml
 
-CLUSTER = Path(__file__).parents[1] / "cluster"
-SCHEMAS = Path(__file__).parent / "cluster" / "schemas"
+from support import TESTS
+
+CLUSTER = TESTS.parent / "cluster"
+SCHEMAS = TESTS / "cluster" / "schemas"
 MANIFESTS = [*sorted((CLUSTER / "kuberay").glob("*.yaml")), CLUSTER / "monitoring" / "podmonitor.yaml"]
 _KUBERNETES = json.loads((SCHEMAS / "kubernetes.json").read_text())
 

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from toy import Thing, World, assert_exact, play
-
+from support.toy import Thing, World, assert_exact, play
 from zsic.core.errors import StoreError, ZsicError
 from zsic.core.spec import StoreSpec
 from zsic.storage.mirror import Mirror

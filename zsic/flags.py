@@ -118,6 +118,13 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
     ),
     "Execution (decides no answer)": (
         Flag(
+            "--engine",
+            "execution.engine",
+            str,
+            "ray, local (this process, without Ray) or auto (the default): local where the work takes less time than "
+            "starting Ray.",
+        ),
+        Flag(
             "--address",
             "execution.address",
             str,
@@ -173,7 +180,7 @@ OF_RELABELLING = frozenset(
         *("--labels", "--head", "--template", "--top-k", "--model", "--revision"),
         *("--output", "--embeddings", "--rows-per-part", "--publish"),
         *("--s3-endpoint-url", "--s3-anonymous", "--store-timeout", "--store-attempts"),
-        *("--address", "--num-cpus", "--decode-cpus", "--decode-tasks", "--no-progress-timeout"),
+        *("--engine", "--address", "--num-cpus", "--decode-cpus", "--decode-tasks", "--no-progress-timeout"),
     )
 )
 """The flags of a job that reads no image."""

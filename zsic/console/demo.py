@@ -29,7 +29,11 @@ def demo(folder: Path, n_images: int, seed: int) -> None:
     names.write_text("".join(f"{name}\n" for name in labels()), encoding="utf-8")
 
     _say(f"zsic classify '{shards}/*.tar' --labels {names} --output {table}")
-    run_job(make_spec({"source": f"{shards}/*.tar", "labels": str(names), "output": str(table)}))
+    run_job(
+        make_spec(
+            {"source": f"{shards}/*.tar", "labels": str(names), "output": str(table), "execution": {"engine": "ray"}}
+        )
+    )
 
     _say(f"duckdb -c \"select key, outcome, label, score, predictions from '{table}/*.parquet' limit {N_ROWS_SHOWN}\"")
     show_table(

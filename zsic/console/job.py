@@ -11,6 +11,7 @@ from zsic.console.hush import hush
 from zsic.console.words import count, duration, err, out, show_table, size
 from zsic.core.spec import JobSpec, change_spec, make_spec
 from zsic.core.terminal import printable
+from zsic.pipeline.environment import PASSIVE, set_defaults
 from zsic.pipeline.watch import STAGES, Progress, Watch
 from zsic.storage.pending import Pending
 
@@ -27,6 +28,7 @@ def run_job(spec: JobSpec) -> None:
     """Run the main job and print its summary."""
     with hush(), View("relabelling" if spec.source.format == "output" else "classifying") as view:
         view.on_step("loading")
+        set_defaults(PASSIVE)  # before torch is imported
         from zsic.pipeline.run import run
 
         summary = run(spec, view)

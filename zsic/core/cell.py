@@ -20,7 +20,17 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from zsic.core.child import GRACE_S, READY, end_child, limit_memory, settle, start_child, tell_death
+from zsic.core.child import (
+    GRACE_S,
+    READY,
+    Child,
+    end_child,
+    fork_child,
+    limit_memory,
+    settle,
+    start_child,
+    tell_death,
+)
 from zsic.core.decode import DecodeError
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.preprocess import Geometry, Pixels, Prepared, prepare
@@ -36,13 +46,17 @@ _SPARE_BYTES = 64 * 2**20
 
 
 class Cell:
-    """A child process to decode in, one image at a time.  It starts with its first image, and again after its end."""
+    """A child process to decode in, one image at a time.  It starts with its first image, and again after its end.
 
-    def __init__(self, geometry: Geometry, spec: DecodeSpec, timeout_s: float) -> None:
+    With `fork` the child is a copy of this process, in which torch is imported already (see `fork_child`).
+    """
+
+    def __init__(self, geometry: Geometry, spec: DecodeSpec, timeout_s: float, *, fork: bool = False) -> None:
         self._geometry = geometry
         self._spec = spec
         self._timeout_s = timeout_s
-        self._child: subprocess.Popen[bytes] | None = None
+        self._fork = fork
+        self._child: Child | None = None
         self._socket: socket.socket | None = None
         self.n_started = 0
 
@@ -77,10 +91,14 @@ class Cell:
             end_child(self._child, self._socket)
         self._child = self._socket = None
 
-    def _try(self, data: bytes, out_HW3: Pixels | None) -> Prepared:
+    def start(self) -> None:
+        """Start the child if there is none, or if it has ended."""
         if self._child is None or self._child.poll() is not None:
             self.close()
             self._start()
+
+    def _try(self, data: bytes, out_HW3: Pixels | None) -> Prepared:
+        self.start()
         assert self._socket is not None
         try:
             self._socket.sendall(_LENGTH.pack(len(data)))
@@ -99,7 +117,14 @@ class Cell:
             "spec": self._spec.model_dump(),
             "timeout_s": self._timeout_s,
         }
-        self._child, self._socket = start_child("zsic.core.cell", orders)
+        if self._fork:
+            try:
+                self._child, self._socket = fork_child(lambda connection: _serve(orders, connection))
+            except OSError:
+                self._fork = False
+        if not self._fork:
+            self._child, self._socket = start_child("zsic.core.cell", orders)
+        assert self._socket is not None
         self.n_started += 1
         self._socket.settimeout(self._timeout_s)
 
@@ -130,8 +155,8 @@ class Cell:
 class Cells:
     """So many cells, for as many threads."""
 
-    def __init__(self, n: int, geometry: Geometry, spec: DecodeSpec, timeout_s: float) -> None:
-        self._cells = [Cell(geometry, spec, timeout_s) for _ in range(n)]
+    def __init__(self, n: int, geometry: Geometry, spec: DecodeSpec, timeout_s: float, *, fork: bool = False) -> None:
+        self._cells = [Cell(geometry, spec, timeout_s, fork=fork) for _ in range(n)]
         self._idle: SimpleQueue[Cell] = SimpleQueue()
         for cell in self._cells:
             self._idle.put(cell)
@@ -142,6 +167,11 @@ class Cells:
     def __exit__(self, *_: object) -> None:
         for cell in self._cells:
             cell.close()
+
+    def start(self) -> None:
+        """Start all children now rather than with their first images."""
+        for cell in self._cells:
+            cell.start()
 
     def prepare(self, data: bytes, out_HW3: Pixels | None = None) -> Prepared:
         """Do what `Cell.prepare` does, in whichever is idle."""
@@ -160,8 +190,8 @@ def _died(detail: str) -> DecodeError:
     return DecodeError(Failure(Outcome.DECODER_DIED, detail))
 
 
-def _live(orders: dict[str, Any]) -> None:
-    """The life of the child: it decodes what comes until its parent closes the socket, or is gone."""
+def _serve(orders: dict[str, Any], connection: socket.socket) -> None:
+    """Child main loop: decode images until the parent closes the socket or dies."""
     settle()
     geometry, spec = Geometry.from_dict(orders["geometry"]), DecodeSpec(**orders["spec"])
     if spec.mode == "exact":
@@ -170,7 +200,7 @@ def _live(orders: dict[str, Any]) -> None:
         torch.set_num_threads(1)
     _decode_once(geometry, spec)
     memory_mib = _limit_memory(spec)
-    with socket.socket(fileno=orders["socket"]) as connection, connection.makefile("rb") as images:
+    with connection, connection.makefile("rb") as images:
         connection.sendall(READY)
         while length := images.read(_LENGTH.size):
             data = images.read(_LENGTH.unpack(length)[0])
@@ -220,4 +250,5 @@ def _line(width: int | None, height: int | None, failure: Failure | None) -> byt
 
 
 if __name__ == "__main__":
-    _live(json.loads(sys.argv[1]))
+    _orders = json.loads(sys.argv[1])
+    _serve(_orders, socket.socket(fileno=_orders["socket"]))

@@ -4,14 +4,16 @@ Parent and child talk over a socket, in bytes and JSON: nothing that the child s
 """
 
 import json
+import multiprocessing
 import os
 import resource
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from zsic.core.errors import IncompleteError
 
@@ -21,6 +23,7 @@ GRACE_S = 5.0
 """So much later than its parent would have, a child that has none any more ends itself."""
 
 _START_TIMEOUT_S = 120.0
+_FORK_TIMEOUT_S = 20.0
 
 # What a Python needs to start as its parent did, and to compute as it does.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "ATEN_CPU_CAPABILITY")
@@ -59,7 +62,82 @@ def start_child(module: str, orders: dict[str, Any]) -> tuple[subprocess.Popen[b
     )
 
 
-def end_child(child: subprocess.Popen[bytes], connection: socket.socket) -> None:
+class Child(Protocol):
+    """A child process, spawned or forked."""
+
+    @property
+    def pid(self) -> int | None: ...
+
+    def poll(self) -> int | None:
+        """Return the exit code, negative for a signal; None while the child runs."""
+
+    def wait(self, timeout: float | None = None) -> object:
+        """Wait for the end.  Raises `subprocess.TimeoutExpired`."""
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+
+
+def fork_child(live: Callable[[socket.socket], None]) -> tuple[Child, socket.socket]:
+    """Fork a child that runs `live` with its end of a socket, which must send `READY` first, and then ends.
+
+    What is imported here need not be imported there: a fork takes milliseconds where a new Python with torch takes
+    seconds.  As in the workers of torch's `DataLoader`, the child may use torch with one thread only.  It inherits
+    the environment.  Raises `OSError` if the child is not ready in time: a lock that another thread held at the moment
+    of the fork stays locked in the child.
+    """
+    ours, its = socket.socketpair()
+    ours.settimeout(_FORK_TIMEOUT_S)
+    child = _Forked(live, its)
+    its.close()
+    try:
+        if ours.recv(len(READY)) == READY:
+            return child, ours
+        raise ConnectionError("the forked process ended before it was ready")
+    except OSError:
+        end_child(child, ours)
+        raise
+
+
+class _Forked:
+    """A forked child process."""
+
+    def __init__(self, live: Callable[[socket.socket], None], its: socket.socket) -> None:
+        self._process = multiprocessing.get_context("fork").Process(target=_run_forked, args=(live, its), daemon=True)
+        self._process.start()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._process.join(timeout)
+        if timeout is not None and self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("zsic", timeout)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _run_forked(live: Callable[[socket.socket], None], its: socket.socket) -> None:
+    """Leave the parent's terminal, signals and files, then live."""
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(null, standard)
+    # The parent's end of this socket too: while anybody holds it, its death does not close the socket.
+    os.closerange(3, its.fileno())
+    os.closerange(its.fileno() + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    live(its)
+    os._exit(0)  # the exit handlers are the parent's
+
+
+def end_child(child: Child, connection: socket.socket) -> None:
     """End a child, whatever it does."""
     connection.close()
     child.kill()

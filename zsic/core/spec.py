@@ -7,7 +7,7 @@ those who know them, with the same field names in their messages.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -206,6 +207,10 @@ Failures = Annotated[str, BeforeValidator(_as_text)]
 class ExecutionSpec(_Spec):
     """How it runs.  Decides no answer; recorded, never hashed."""
 
+    engine: Literal["auto", "ray", "local"] = "auto"
+    """`ray` runs on a Ray cluster, or on a Ray started here for this job.  `local` runs the same stages in this
+    process, without Ray.  `auto` is `local` where the work is estimated to take less time than starting Ray, else
+    `ray`."""
     address: str | None = None
     """Of a Ray cluster (`auto`, `ray://...`, `HOST:PORT`); None starts Ray on this machine, for this job."""
     num_cpus: int | None = Field(default=None, ge=1)
@@ -245,6 +250,22 @@ class ExecutionSpec(_Spec):
     def on_device(self) -> str:
         """Where encoders compute, in torch's words."""
         return self.device or ("cuda" if self.num_gpus else "cpu")
+
+    @property
+    def needs_ray(self) -> bool:
+        """Whether any field is about a cluster, or divides the work among Ray's tasks and actors."""
+        fields = (self.address, self.max_encoders, self.decode_cpus, self.decode_tasks)
+        return any(each is not None for each in fields) or (self.encoders or 1) > 1 or self.num_gpus > 1
+
+    @model_validator(mode="after")
+    def _local_is_one_process(self) -> Self:
+        if self.engine == "local" and self.needs_ray:
+            names = ("address", "encoders", "max_encoders", "decode_cpus", "decode_tasks", "num_gpus")
+            given = ", ".join(f"execution.{name}" for name in names if getattr(self, name))
+            raise PydanticCustomError(
+                "local", "execution.engine is local, and {given} need Ray; leave one of them out", {"given": given}
+            )
+        return self
 
     @field_validator("max_encoders")
     @classmethod

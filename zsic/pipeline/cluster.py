@@ -2,13 +2,11 @@
 
 import contextlib
 import logging
-import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,24 +14,12 @@ from ray.autoscaler.sdk import request_resources
 
 from zsic.core.errors import CapacityError, IncompleteError
 from zsic.core.spec import ExecutionSpec
+from zsic.pipeline import environment
 from zsic.pipeline.capacity import Layout, Node, least_resources
+from zsic.pipeline.guard import sigterm_interrupts
 from zsic.pipeline.last_word import last_word
+from zsic.pipeline.nodes import available_cpus
 from zsic.pipeline.scratch import scratch
-
-PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""For processes that hold an encoder.  Torch's threads would wait for one another by spinning, on cores that decode
-tasks need: on 2 cores that took a quarter of the encoder's CPU time."""
-
-_ENVIRONMENT = {
-    # Ray's own bars, tips and usage messages would drown the job's.
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Under `uv run`, workers would rebuild the environment instead of using this one.
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    **PASSIVE,
-}
 
 _POLL_S = 1.0
 
@@ -45,10 +31,9 @@ def connect(execution: ExecutionSpec) -> Iterator[None]:
     Without an address, Ray is started on this machine, in a folder of its own that is removed at the end, without
     a dashboard; a bare `ray.init` would join whatever cluster it finds.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    environment.set_defaults(environment.RAY)
     _quiet()
-    with _sigterm_interrupts() as interrupting:
+    with sigterm_interrupts() as interrupting:
         if execution.address is not None:
             try:
                 _reach(execution.address)
@@ -106,36 +91,6 @@ def _reach(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=10).close()
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[Callable[[], None]]:
-    """Let a scheduler that stops the job, or a machine that goes down, interrupt it as Ctrl-C does.
-
-    Yields what to call once Ray is there: it installs a handler of its own, which ends the process.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-
-    def interrupting() -> None:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-    previous = signal.getsignal(signal.SIGTERM)
-    interrupting()
-    try:
-        yield interrupting
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use: affinity and container limits counted, not what the machine has."""
-    limit = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        limit = min(limit, max(1, int(int(quota) / int(period))))
-    return limit
 
 
 def read_nodes() -> list[Node]:

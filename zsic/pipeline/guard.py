@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -98,3 +99,24 @@ def check_failures(limit: str, n_rows: int, outcomes: dict[str, int]) -> None:
             "What is written stays, each failure with its reason in `detail`.  Mend the cause and run the same command "
             "with --max-failures 100% to finish, then with --retry-failed to take up what failed."
         )
+
+
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM, from a scheduler that stops the job or a machine that shuts down, interrupt it as Ctrl-C does.
+
+    Yields a function to call once Ray has started: Ray installs a handler of its own, which ends the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+
+    def interrupting() -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    previous = signal.getsignal(signal.SIGTERM)
+    interrupting()
+    try:
+        yield interrupting
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -12,7 +12,7 @@ from zsic.core.errors import SpecError
 from zsic.core.labels import LabelSet, load_labels
 from zsic.core.preprocess import Geometry
 from zsic.core.schema import SCHEMA_VERSION, SOURCE_TOTAL, output_schema
-from zsic.core.spec import JobSpec, LabelsSpec, UpdateSpec
+from zsic.core.spec import ExecutionSpec, JobSpec, LabelsSpec, UpdateSpec
 from zsic.models.checkpoint import Checkpoint, resolve
 from zsic.models.head import METHOD, Head
 from zsic.models.head_cache import find_heads, load_head
@@ -33,6 +33,8 @@ from zsic.storage.store import open_store
 from zsic.storage.video import require_av
 
 DEFAULT_TOP_K = 5
+MAX_DECODERS = 8
+"""Decoder processes of a job that runs in one process: more than one encoder keeps up with on CPUs."""
 QUANTISED = "int8"
 """What stands for the dtype of a job with `model.quantize`."""
 ROW_BYTES = 500
@@ -139,9 +141,34 @@ class Job:
         `images_per_s` is what this run has been measured to do; without it, what the last one did, or a guess.
         Raises `CapacityError` if the job could not make progress there.
         """
+        return self._lay_out(self.spec.execution, nodes, n_images, images_per_s)
+
+    def lay_out_locally(self, node: Node, n_images: int) -> Layout:
+        """Lay the job out in one process: threads and sizes only, since nothing is reserved."""
+        cpus = int(node.cpus)
+        # In one process nothing waits for a reservation: a part of a core for each stage always fits.
+        shares = {"decode_cpus": 0.125, "encoders": 1, "max_encoders": None, "decode_tasks": 1}
+        layout = self._lay_out(self.spec.execution.model_copy(update=shares), [node], n_images, None)
+        return replace(
+            layout,
+            decode_cpus=float(cpus),
+            decode_threads=min(cpus, MAX_DECODERS),
+            encoder_calls=1,
+            encoder_cpus=0.0 if layout.encoder_gpus else float(cpus),
+            write_cpus=float(cpus),
+            write_tasks=1,
+        )
+
+    def shards_per_slice(self, layout: Layout) -> int:
+        """Return how many shards one decode task reads; a relabel's shards are parts, of known size."""
+        return 1 if self.origin is None else max(1, layout.images_per_slice // self.origin.rows_per_part)
+
+    def _lay_out(
+        self, execution: ExecutionSpec, nodes: Sequence[Node], n_images: int, images_per_s: float | None
+    ) -> Layout:
         if self.origin is not None:
             return lay_out_relabelling(
-                self.spec.execution,
+                execution,
                 nodes,
                 rows_of_a_part=self.origin.most_rows,
                 row_bytes=ROW_BYTES + 2 * self.origin.dim,
@@ -159,7 +186,7 @@ class Job:
             row_bytes=ROW_BYTES + (EMBEDDING_BYTES if self.spec.output.embeddings else 0),
         )
         return lay_out(
-            self.spec.execution,
+            execution,
             self.spec.decode,
             nodes,
             workload,

@@ -1,8 +1,12 @@
-"""A cluster that is not there, in a few words: `10x16cpu` or `2x16cpu1gpu64gb,8x32cpu`."""
+"""Machines to lay a job out on: this one, or those of `--cluster` (`10x16cpu`, `2x16cpu1gpu64gb,8x32cpu`)."""
 
+import contextlib
+import os
 import re
+from pathlib import Path
 
 from zsic.core.errors import SpecError
+from zsic.core.spec import ExecutionSpec
 from zsic.pipeline.capacity import Node
 
 GB_PER_CPU = 4
@@ -38,3 +42,25 @@ def parse_nodes(text: str) -> tuple[Node, ...]:
 def make_node(cpus: float, gpus: float, memory_bytes: int) -> Node:
     """What Ray would offer of a machine with so much memory in all."""
     return Node(float(cpus), float(gpus), int(OF_TASKS * memory_bytes), int(OF_OBJECTS * memory_bytes))
+
+
+def this_machine(execution: ExecutionSpec) -> Node:
+    """Return what this machine offers to a job."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    gpus = _count_gpus() if execution.num_gpus else 0.0
+    return make_node(execution.num_cpus or available_cpus(), gpus, memory)
+
+
+def available_cpus() -> int:
+    """Return the CPUs that this process may use, by affinity and container limits."""
+    limit = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        limit = min(limit, max(1, int(int(quota) / int(period))))
+    return limit
+
+
+def _count_gpus() -> float:
+    import torch
+
+    return float(torch.cuda.device_count())

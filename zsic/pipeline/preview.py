@@ -1,15 +1,13 @@
 """What a run would do, without doing it: counts, layout and time."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zsic.core.errors import SpecError
 from zsic.core.spec import ExecutionSpec, JobSpec
 from zsic.pipeline.capacity import Layout, Node
-from zsic.pipeline.cluster import available_cpus, connect, read_nodes
 from zsic.pipeline.job import Job, prepare
-from zsic.pipeline.nodes import make_node
+from zsic.pipeline.nodes import this_machine
 from zsic.pipeline.prediction import Prediction, predict
 from zsic.pipeline.sample import ImageCost, measure
 from zsic.storage.pending import N_SAMPLED, Pending, PendingCount, count_pending
@@ -126,14 +124,8 @@ def _rate(job: Job, layout: Layout, cost: ImageCost | None, prediction: Predicti
 def _nodes(execution: ExecutionSpec) -> tuple[Node, ...]:
     """The cluster that would be used: the one at the address, or this machine as Ray would see it."""
     if execution.address is not None:
+        from zsic.pipeline.cluster import connect, read_nodes
+
         with connect(execution):
             return tuple(read_nodes())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    gpus = _count_gpus() if execution.num_gpus else 0.0
-    return (make_node(execution.num_cpus or available_cpus(), gpus, memory),)
-
-
-def _count_gpus() -> float:
-    import torch
-
-    return float(torch.cuda.device_count())
+    return (this_machine(execution),)

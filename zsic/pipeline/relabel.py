@@ -8,18 +8,18 @@ Shape legend: N rows of a part.
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import ray
 
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.schema import INDEX_BITS, SOURCE_TOTAL, AnswerColumns, output_schema
 from zsic.pipeline.sight import Sight
+from zsic.pipeline.stages import fetch_heads
 from zsic.storage.ledger import Runs
 from zsic.storage.origin import read_rows
 from zsic.storage.plan import read_sources
@@ -29,8 +29,10 @@ from zsic.storage.slices import Slice
 from zsic.storage.store import Store
 
 if TYPE_CHECKING:
+    import ray
+
     from zsic.models.heads import Heads
-    from zsic.pipeline.progress import Reporter
+    from zsic.pipeline.reporter import Reporter
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,20 @@ class Relabel:
     sight: Sight
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
-        """Yield the blocks of each slice of the batch, in order."""
+        """Yield the blocks of each slice of a batch that Ray Data gives, in order."""
         import torch
 
         self.sight.check()
         torch.set_num_threads(1)  # there is a task for each core
-        heads = ray.get(self.heads) if isinstance(self.heads, ray.ObjectRef) else self.heads
+        yield from self.relabel(Slice(**json.loads(item)) for item in batch["slice"])
+
+    def relabel(self, slices: Iterable[Slice]) -> Iterator[pa.Table]:
+        """Yield the blocks of each slice, in order."""
+        heads = fetch_heads(self.heads)
         schema = output_schema(self.keep_columns, self.embedding_dim, self.columns).append(
             pa.field(SOURCE_TOTAL, pa.int32())
         )
-        for item in batch["slice"]:
-            piece = Slice(**json.loads(item))
+        for piece in slices:
             table = read_sources(self.plan_store, piece.piece, piece.start, piece.stop)
             for ordinal, uri in zip(table["ordinal"].to_pylist(), table["uri"].to_pylist(), strict=True):
                 yield from self._relabel(ordinal, Source(uri, "part"), piece, heads, schema)

@@ -16,7 +16,7 @@ from zsic.storage.plan import Plan
 from zsic.storage.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from zsic.pipeline.flow import Flowed
+    from zsic.pipeline.execute import ExecutionResult
 
 
 def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
@@ -46,7 +46,7 @@ def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
 
     try:
         with Guard(work.lease, spec.execution) as guard:
-            snapshot, flowed, n_rows_before = _finish(job, work.plan, owner, guard, watch, clock)
+            snapshot, executed, n_rows_before = _finish(job, work.plan, owner, guard, watch, clock)
     except KeyboardInterrupt:
         stopped = IncompleteError(f"interrupted; what is in {job.output.store.uri} stays, and the same command resumes")
         _record_stop(job, work, owner, stopped, clock)
@@ -58,39 +58,39 @@ def run(spec: JobSpec, watch: Watch | None = None) -> RunSummary:
         # The plan is there: whatever ails the store, there is something to resume.  Word of it would not get there.
         raise IncompleteError(f"{error}\nWhat is written stays; the same command resumes.") from error
     clock.lap("publish")
-    summary = replace(_summarise(job, work, snapshot, flowed, n_rows_before, clock), agreement=agreement)
+    summary = replace(_summarise(job, work, snapshot, executed, n_rows_before, clock), agreement=agreement)
     record_summary(job.output.store, summary, spec)
     return summary
 
 
 def _finish(
     job: Job, plan: Plan, owner: str, guard: Guard, watch: Watch, clock: Clock
-) -> tuple[Snapshot, "Flowed | None", int]:
+) -> tuple[Snapshot, "ExecutionResult | None", int]:
     """Classify what is left of a plan, and publish it.  Gives the rows, too, that were there before."""
-    flowed, n_rows_before = None, 0
+    executed, n_rows_before = None, 0
     published = job.output.published(plan)
     if published is None:
         ledger = job.output.read_ledger(plan)
         n_rows_before = ledger.n_rows
         clock.lap("ledger")
         if not ledger.all_there:
-            from zsic.pipeline.flow import classify  # Ray Data, which a run with nothing to do does without
+            from zsic.pipeline.execute import execute  # what a run with nothing to do does without
 
-            flowed = classify(job, plan, ledger, guard, watch, clock)
+            executed = execute(job, plan, ledger, guard, watch, clock)
             watch.on_step("recounting")
             ledger = job.output.read_ledger(plan)
         n_rows = sum(ledger.outcomes.values())
         check_failures(job.spec.execution.max_failures, n_rows, dict(ledger.outcomes))
         watch.on_step("publishing")
         published = job.output.publish(plan, owner, ledger)
-    return published, flowed, n_rows_before
+    return published, executed, n_rows_before
 
 
 def _summarise(
-    job: Job, work: Work, snapshot: Snapshot, flowed: "Flowed | None", n_rows_before: int, clock: Clock
+    job: Job, work: Work, snapshot: Snapshot, executed: "ExecutionResult | None", n_rows_before: int, clock: Clock
 ) -> RunSummary:
     plan, increment = work.plan, snapshot.increment
-    progress = flowed.progress if flowed else Progress()
+    progress = executed.progress if executed else Progress()
     assert plan is not None
     return RunSummary(
         output=job.output.store.uri,
@@ -109,10 +109,11 @@ def _summarise(
         seconds=clock.laps | progress.stage_s,
         has_delta_table=job.output.has_delta_table,
         images_per_s=(increment.n_rows - n_rows_before) / max(clock.laps.get("flow", 0.0), 1e-9),
-        steady_images_per_s=flowed.steady_images_per_s if flowed else None,
+        steady_images_per_s=executed.steady_images_per_s if executed else None,
         progress=progress,
-        layout=flowed.layout if flowed else None,
-        nodes=flowed.nodes if flowed else (),
+        engine=executed.engine if executed else None,
+        layout=executed.layout if executed else None,
+        nodes=executed.nodes if executed else (),
     )
 
 

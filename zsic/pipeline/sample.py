@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from zsic.core.decode import DecodeError
 from zsic.core.preprocess import prepare as decode
-from zsic.pipeline.cluster import available_cpus
 from zsic.pipeline.job import QUANTISED, Job
+from zsic.pipeline.nodes import available_cpus
 from zsic.storage.access import ReadError
 from zsic.storage.pending import TAR_OVERHEAD_BYTES, PendingCount
 from zsic.storage.rows import read_sources_rows

@@ -13,7 +13,7 @@ from zsic.storage.output import Output
 from zsic.storage.plan import Plan
 
 if TYPE_CHECKING:
-    from zsic.pipeline.progress import Reporter
+    from zsic.pipeline.reporter import Reporter
 
 
 class PartSink(Datasink[str]):

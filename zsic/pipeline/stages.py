@@ -1,4 +1,4 @@
-"""The two stages that Ray runs: a slice to blocks of pixels, a block of pixels to rows of the table.
+"""The two stages of a job: a slice to blocks of pixels, a block of pixels to rows of the table.
 
 Both keep every row.  A failed image keeps its place with zero pixels of full size, so that the borders of blocks
 depend on positions only: a task that is run again must give the same blocks, or Ray would lose rows without a word.
@@ -10,7 +10,7 @@ import json
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import ray
 
 from zsic.core.cell import Cells
 from zsic.core.deadman import Deadman
@@ -38,9 +37,11 @@ from zsic.storage.slices import Slice
 from zsic.storage.store import Store
 
 if TYPE_CHECKING:
+    import ray
+
     from zsic.models.checkpoint import Checkpoint
     from zsic.models.heads import Heads
-    from zsic.pipeline.progress import Reporter
+    from zsic.pipeline.reporter import Reporter
 
 _WAITING_BYTES = 128 * 2**20  # of undecoded images; frames of videos come as they are, 25 MB each at 4K
 
@@ -65,18 +66,23 @@ class Decode:
     sight: Sight
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[pa.Table]:
-        """Yield the blocks of each slice of the batch, in order."""
+        """Yield the blocks of each slice of a batch that Ray Data gives, in order."""
         import torch
 
         self.sight.check()
-        objects = Objects(self.spec.store)
-        height, width = self.geometry.size
         torch.set_num_threads(1)  # images are decoded side by side; each by one thread
         # What Pillow has to say of a damaged file is in its row.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-        with self._decoder() as prepare, ThreadPoolExecutor(self.n_threads, thread_name_prefix="decode") as pool:
-            for item in batch["slice"]:
-                rows = read_rows(self.store, objects, self.spec, Slice(**json.loads(item)))
+        with self._decoder() as prepare:
+            yield from self.decode((Slice(**json.loads(item)) for item in batch["slice"]), prepare)
+
+    def decode(self, slices: Iterable[Slice], prepare: Prepare) -> Iterator[pa.Table]:
+        """Yield the blocks of each slice, in order; `prepare` is called from `n_threads` threads."""
+        objects = Objects(self.spec.store)
+        height, width = self.geometry.size
+        with ThreadPoolExecutor(self.n_threads, thread_name_prefix="decode") as pool:
+            for piece in slices:
+                rows = read_rows(self.store, objects, self.spec, piece)
                 while True:
                     started = time.perf_counter()
                     block = _Block(self.block_rows, height, width)
@@ -125,7 +131,9 @@ class Decode:
 
 
 def _attempt() -> int:
-    """How often this Ray task has been begun before; 0 outside of Ray."""
+    """Return how often this Ray task was begun before; 0 outside of Ray."""
+    import ray
+
     if not ray.is_initialized():
         return 0
     # Ray tells its own logs and its state API, and has no public way to ask from within.
@@ -218,8 +226,7 @@ class Encode:
         self._batch_size = batch_size or find_batch_size(self._encoder)
         self._streams = Streams(device)
         # Of many labels the matrix is large: one copy lies in the object store, for all encoders.
-        heads = ray.get(heads) if isinstance(heads, ray.ObjectRef) else heads
-        self._heads = heads.to_device(device)
+        self._heads = fetch_heads(heads).to_device(device)
         self._keep_columns = spec.source.keep_columns
         self._embeddings = spec.output.embeddings
         self._reporter = reporter
@@ -309,6 +316,18 @@ class Encode:
         if embeddings is not None:
             embeddings.enter(rows_B[finite_B], image_BD.cpu().numpy()[finite_B])
         return bad
+
+
+def fetch_heads(heads: "Heads | ray.ObjectRef[Heads]") -> "Heads":
+    """Return the heads, from Ray's object store if they are there."""
+    from zsic.models.heads import Heads
+
+    if isinstance(heads, Heads):
+        return heads
+    import ray
+
+    fetched: Heads = ray.get(heads)
+    return fetched
 
 
 def _as_column(values: Any, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:

@@ -22,7 +22,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from zsic.core.errors import CapacityError, IncompleteError, SpecError
 from zsic.core.spec import JobSpec
-from zsic.pipeline.cluster import PASSIVE
+from zsic.pipeline.environment import PASSIVE
 from zsic.pipeline.package import pack, read_requirements
 from zsic.storage.uri import canonical_uri
 

@@ -60,6 +60,8 @@ class RunSummary:
     """The same since the workers stood, which is what `plan --sample` predicts; None if it was too short to tell."""
     has_delta_table: bool = False
     """Whether a Delta table follows the output."""
+    engine: str | None = None
+    """`ray` or `local`; None if nothing was left to execute."""
     progress: Progress | None = None
     layout: Layout | None = None
     nodes: tuple[Node, ...] = ()

@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from zsic.storage.pending import TAR_OVERHEAD_BYTES, Pending
@@ -46,6 +47,16 @@ class Progress:
     def stage_s(self) -> dict[str, float]:
         """Seconds of each stage."""
         return {stage: float(getattr(self, f"{stage}_s")) for stage in STAGES}
+
+    def add(self, amounts: Mapping[str, float], outcomes: Mapping[str, int]) -> None:
+        """Add amounts to the fields of these names, and to the outcomes."""
+        for name, amount in amounts.items():
+            setattr(self, name, getattr(self, name) + amount)
+        self.outcomes.update(outcomes)
+
+    def copy(self) -> "Progress":
+        """Return the sums as they are now, for another thread."""
+        return replace(self, outcomes=self.outcomes.copy())
 
     def expect(self, pending: Pending) -> float:
         """Images in all: counted, or scaled up from the bytes that were read so far."""

@@ -23,22 +23,40 @@ from support.swift import Swift
 
 from zsic.core.spec import StoreSpec
 
-# How long an example takes says how busy the machine is.
-hypothesis.settings.register_profile("zsic", deadline=None)
-hypothesis.settings.load_profile("zsic")
+# How long an example takes says how busy the machine is, so no example has a deadline.
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=40)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=400)
 
 _numbers = itertools.count()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults", action="store_true", help="run the long proofs, too")
+    parser.addoption("--all", action="store_true", help="run the tests marked `variant`, and more examples of each law")
+    parser.addoption("--faults", action="store_true", help="run the tests marked `faults`, which take hours")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("thorough" if config.getoption("--all") else "quick")
+
+
+# First, for pytest-xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--faults"):
-        for item in items:
-            if item.get_closest_marker("faults"):
-                item.add_marker(pytest.mark.skip(reason="needs --faults"))
+    """Deselect the tests of other tiers, and give all tests that use Ray to one worker, which starts with them."""
+    for item in items:
+        if item.get_closest_marker("real_s3"):
+            item.add_marker(pytest.mark.variant)
+        if item.get_closest_marker("ray") and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+    def runs(item: pytest.Item) -> bool:
+        if item.get_closest_marker("faults"):
+            return bool(config.getoption("--faults"))
+        return bool(config.getoption("--all")) or not item.get_closest_marker("variant")
+
+    if deselected := [item for item in items if not runs(item)]:
+        config.hook.pytest_deselected(items=deselected)
+    items[:] = sorted(filter(runs, items), key=lambda item: item.get_closest_marker("ray") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,8 +21,6 @@ from zsic.storage.snapshot import last_snapshot, read_published
 from zsic.storage.store import open_store
 from zsic.storage.verify import find_differences
 
-pytestmark = pytest.mark.ray
-
 COLUMNS = ["id", "uri", "key", "outcome", "label", "score"]
 
 

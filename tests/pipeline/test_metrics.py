@@ -88,7 +88,7 @@ def test_a_metric_that_fails_does_not_fail_the_work() -> None:
 
 
 @pytest.mark.ray
-def test_prometheus_reads_what_the_summary_says(spec_for: Callable[..., JobSpec], tmp_path: Path) -> None:
+def test_prometheus_reads_what_the_summary_says(ray_spec_for: Callable[..., JobSpec], tmp_path: Path) -> None:
     import ray
 
     from zsic.pipeline.cluster import connect
@@ -96,7 +96,7 @@ def test_prometheus_reads_what_the_summary_says(spec_for: Callable[..., JobSpec]
 
     source = write_shard(tmp_path / "s.tar", range(60))
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    spec = spec_for([str(source), str(tmp_path / "bad.png")], execution={"block_rows": 16})
+    spec = ray_spec_for([str(source), str(tmp_path / "bad.png")], execution={"block_rows": 16})
     summary = run(spec)
     assert summary.progress is not None
     with connect(spec.execution):

@@ -99,7 +99,7 @@ class Observer:
 
 
 def test_each_stage_runs_where_it_belongs_and_rows_are_those_of_one_machine(
-    shards: str, spec_for: Callable[..., JobSpec], tmp_path: Path
+    shards: str, ray_spec_for: Callable[..., JobSpec], tmp_path: Path
 ) -> None:
     """A head without CPUs, a node of CPUs, one with a GPU, and one whose memory is too little for images."""
     out = tmp_path / "out"
@@ -118,7 +118,7 @@ def test_each_stage_runs_where_it_belongs_and_rows_are_those_of_one_machine(
     assert observer.on(gpu_node)["encoder"]
     assert not {"decode", "encoder"} & set(observer.on(small_node))
 
-    run(spec_for(shards, tmp_path / "alone", execution={"block_rows": 20}))
+    run(ray_spec_for(shards, tmp_path / "alone", execution={"block_rows": 20}))
     assert_same_rows(read_table(out), read_table(tmp_path / "alone"))
 
 

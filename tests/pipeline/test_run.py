@@ -1,4 +1,4 @@
-"""The main job on a real Ray: rows, resume, enrichment, sources."""
+"""The main job on both engines: rows, resume, enrichment, sources."""
 
 import json
 import os
@@ -17,15 +17,13 @@ from support.runs import LABELS, assert_same_rows, cut_last_snapshot, draw, left
 from zsic.core.errors import CapacityError, IncompleteError, MismatchError, ModelError, SourceError, SpecError
 from zsic.core.spec import JobSpec, change_spec
 from zsic.models.classifier import Classifier
-from zsic.pipeline import cluster, flow
+from zsic.pipeline import cluster, execute, ray_engine
 from zsic.pipeline.capacity import Node
 from zsic.pipeline.run import run
 from zsic.pipeline.watch import Progress, Watch
 from zsic.storage.pending import Pending
 from zsic.storage.store import open_store
 from zsic.storage.verify import find_differences
-
-pytestmark = pytest.mark.ray
 
 SpecFor = Callable[..., JobSpec]
 
@@ -52,14 +50,17 @@ def names(n: int, *, start: int = 0) -> list[str]:
     return [f"{number:05d}.{('jpg', 'png')[number % 2]}" for number in range(start, start + n)]
 
 
+@pytest.mark.ray
+@pytest.mark.variant
 def test_a_long_run_is_measured_first_and_a_cluster_that_shrinks_ends_it_resumable(
-    spec_for: SpecFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_spec_for: SpecFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for shard in range(12):
         write_shard(tmp_path / f"s-{shard:02}.tar", range(shard * 5, shard * 5 + 5))
     # Every run is a long one, and a hundredth of a second is enough to measure.
-    monkeypatch.setattr(flow, "LONG_S", 0)
-    monkeypatch.setattr(flow, "PROBE_S", 0.01)
+    monkeypatch.setattr(ray_engine, "LONG_S", 0)
+    monkeypatch.setattr(ray_engine, "PROBE_S", 0.01)
+    monkeypatch.setattr(execute, "PROBE_S", 0.01)
     calls = iter([False, False, True])
 
     def read_nodes() -> list[Node]:
@@ -67,8 +68,8 @@ def test_a_long_run_is_measured_first_and_a_cluster_that_shrinks_ends_it_resumab
             raise CapacityError("the cluster has no CPUs")
         return cluster.read_nodes()
 
-    monkeypatch.setattr(flow, "read_nodes", read_nodes)
-    spec = spec_for(f"{tmp_path}/*.tar")
+    monkeypatch.setattr(ray_engine, "read_nodes", read_nodes)
+    spec = ray_spec_for(f"{tmp_path}/*.tar")
     with pytest.raises(IncompleteError, match=r"the cluster has lost nodes: the cluster has no CPUs\nWhat is written"):
         run(spec)
     n_first = read_table(tmp_path / "out", "id").num_rows

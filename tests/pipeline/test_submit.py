@@ -51,7 +51,7 @@ def write_spec(folder: Path, source: Path, output: Path, labels: list[str] = LAB
 
 @pytest.mark.ray
 def test_a_spec_runs_the_same_submitted_by_either_way(
-    head: Head, spec_for: Callable[..., JobSpec], tmp_path: Path
+    head: Head, ray_spec_for: Callable[..., JobSpec], tmp_path: Path
 ) -> None:
     for shard in range(3):
         write_shard(tmp_path / f"s-{shard}.tar", range(shard * 40, shard * 40 + 40))
@@ -74,7 +74,7 @@ def test_a_spec_runs_the_same_submitted_by_either_way(
     ray = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **head.environment}, timeout=240)
     assert ray.returncode == 0, ray.stdout + ray.stderr
 
-    run(spec_for(f"{tmp_path}/*.tar", tmp_path / "run", execution={"block_rows": 16}))
+    run(ray_spec_for(f"{tmp_path}/*.tar", tmp_path / "run", execution={"block_rows": 16}))
     expected = read_table(tmp_path / "run")
     assert expected.num_rows == 120
     assert_same_rows(read_table(tmp_path / "submitted"), expected)

@@ -12,8 +12,6 @@ from zsic.core.spec import JobSpec
 from zsic.models.classifier import Classifier
 from zsic.pipeline.run import run
 
-pytestmark = pytest.mark.ray
-
 
 def test_frames_are_rows_beside_images_and_another_rate_is_another_job(
     spec_for: Callable[..., JobSpec], tmp_path: Path

@@ -7,6 +7,7 @@ first.  Afterwards: the same command again, then a changed world, and again; eve
 import contextlib
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,7 +177,7 @@ class DiskWatch:
         sys.addaudithook(self._hear)
 
     def watch(self, root: Path, at: int = 0, act: str = "die") -> None:
-        """Begin to count, and break the operation `at`: `die`, or the name of an errno."""
+        """Begin to count, and break the operation `at`: `die`, `kill` (this process), or the name of an errno."""
         self._root, self._at, self._act = str(root), at, act
         self._is_dead, self.n_operations = False, 0
 
@@ -193,6 +194,8 @@ class DiskWatch:
             raise DeadError
         self.n_operations += 1
         if self.n_operations == self._at:
+            if self._act == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
             if self._act != "die":
                 number = getattr(errno, self._act)
                 raise OSError(number, os.strerror(number))

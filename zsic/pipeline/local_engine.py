@@ -74,7 +74,7 @@ def _execute(
     watch.on_start(pending)
     stall_timeout_s = job.spec.execution.no_progress_timeout_s
     with follow(reporter, guard, watch, stall_timeout_s=stall_timeout_s) as seen:
-        parts = _PartWriter(job, plan, part_metadata(job, heads), reporter)
+        parts = PartWriter(job, plan, part_metadata(job, heads), reporter)
         make_rows = _classify if job.origin is None else _relabel
         for table in make_rows(job, slices, heads, layout, reporter):
             parts.add(table)
@@ -101,7 +101,7 @@ def _classify(
             n_threads=layout.encoder_threads,
             reporter=reporter,
         )
-        for block in _ahead(decode.decode(slices, cells.prepare)):
+        for block in make_ahead(decode.decode(slices, cells.prepare)):
             yield encode(block)
 
 
@@ -124,15 +124,26 @@ def _relabel(
     return stage.relabel(slices)
 
 
-class _PartWriter:
+class PartWriter:
     """Collects rows and writes them as parts: by number where the spec gives one, else a minute's work each."""
 
-    def __init__(self, job: Job, plan: Plan, metadata: dict[str, object], reporter: LocalReporter) -> None:
+    def __init__(
+        self,
+        job: Job,
+        plan: Plan,
+        metadata: dict[str, object],
+        reporter: LocalReporter,
+        *,
+        part_s: float = PART_S,
+        max_rows: int = MAX_PART_ROWS,
+    ) -> None:
         self._output = job.output
         self._plan = plan
         self._metadata = metadata
         self._reporter = reporter
         self._rows_per_part = job.spec.output.rows_per_part
+        self._part_s = part_s
+        self._max_rows = max_rows
         self._run = uuid.uuid4().hex[:12]
         self._n_parts = 0
         self._held: list[pa.Table] = []
@@ -143,8 +154,11 @@ class _PartWriter:
         """Hold the rows of a block; write a part when there are enough."""
         self._held.append(table)
         self._n_held += table.num_rows
-        by_time = time.monotonic() - self._begun >= PART_S or self._n_held >= MAX_PART_ROWS
-        if by_time if self._rows_per_part is None else self._n_held >= self._rows_per_part:
+        if self._rows_per_part is not None:
+            is_full = self._n_held >= self._rows_per_part
+        else:
+            is_full = self._n_held >= self._max_rows or time.monotonic() - self._begun >= self._part_s
+        if is_full:
             self.flush()
 
     def flush(self) -> None:
@@ -158,7 +172,7 @@ class _PartWriter:
         self._held, self._n_held, self._begun = [], 0, time.monotonic()
 
 
-def _ahead(blocks: Iterator[pa.Table], n: int = _BLOCKS_AHEAD) -> Iterator[pa.Table]:
+def make_ahead(blocks: Iterator[pa.Table], n: int = _BLOCKS_AHEAD) -> Iterator[pa.Table]:
     """Make up to `n` blocks ahead in a thread.
 
     The thread is not waited for when the caller ends early: it may hang in a store, and writes nothing.

@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=50 --junitxml=build/junit.xml
 
-.PHONY: help demo test test-faults bench check fix clean
+.PHONY: help demo test test-all test-faults bench check check-format check-lint check-types check-imports fix clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -12,8 +14,11 @@ help: ## Show this help
 demo: $(VENV)/runs ## Install, draw 3,000 pictures, classify them, evaluate
 	$(BIN)/zsic demo
 
-test: check ## Install, then format, lint, types, imports and all tests
-	$(BIN)/python -m pytest
+test: check ## Install, then check, then prove each promise once; ten minutes on 2 cores
+	$(PYTEST)
+
+test-all: check ## The same with every variant: servers, nodes, families, a browser, cold starts; three quarters of an hour
+	$(PYTEST) --all
 
 test-faults: $(VENV)/develops ## Install, then the long proofs: 200,000 mutants of each kind, for hours
 	$(BIN)/python -m pytest --faults -m faults
@@ -29,10 +34,19 @@ bench: $(VENV)/develops ## Install, then measure against limits and peers: decod
 	$(BIN)/python benchmarks/scale.py --ledger 1e5,1e6,1e5s3 --images 20000 --write
 	$(BIN)/python benchmarks/pipeline.py --write
 
-check: $(VENV)/develops ## Format, lint, types, imports
+check: $(VENV)/develops ## Format, lint, types, imports, side by side; under a minute
+	@$(MAKE) --no-print-directory --jobs 4 --output-sync=target check-format check-lint check-types check-imports
+
+check-format:
 	$(BIN)/ruff format --check .
+
+check-lint:
 	$(BIN)/ruff check .
+
+check-types:
 	$(BIN)/mypy
+
+check-imports:
 	$(BIN)/lint-imports
 
 fix: $(VENV)/develops ## Format, and mend what ruff can mend

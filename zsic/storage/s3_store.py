@@ -41,8 +41,11 @@ class S3Store:
         if self._files is None:
             import s3fs
 
+            from zsic.storage.s3 import make_session
+
             self._files = s3fs.S3FileSystem(
                 endpoint_url=self._spec.s3_endpoint_url,
+                session=make_session(),
                 skip_instance_cache=True,
                 use_listings_cache=False,
                 config_kwargs={

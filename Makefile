@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-faults bench check fix clean
+.PHONY: help demo test test-faults golden bench check fix clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -17,6 +17,9 @@ test: check ## Install, then format, lint, types, imports and all tests
 
 test-faults: $(VENV)/develops ## Install, then the long proofs: 200,000 mutants of each kind, for hours
 	$(BIN)/python -m pytest --faults -m faults
+
+golden: $(VENV)/develops ## Install, then renew the files that the golden run is compared with; read the difference
+	$(BIN)/python -m pytest tests/test_golden.py --renew-golden
 
 bench: $(VENV)/develops ## Install, then measure against limits and peers: decoding, encoding, relabelling, labels, a store, growth, the job; 40 min
 	$(BIN)/python benchmarks/decode.py --write

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=50 --junitxml=build/junit.xml
 
-.PHONY: help demo test test-all test-faults bench check check-format check-lint check-types check-imports fix clean
+.PHONY: help demo test test-all test-faults golden bench check check-format check-lint check-types check-imports fix clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -22,6 +22,9 @@ test-all: check ## The same with every variant: servers, nodes, families, a brow
 
 test-faults: $(VENV)/develops ## Install, then the long proofs: 200,000 mutants of each kind, for hours
 	$(BIN)/python -m pytest --faults -m faults
+
+golden: $(VENV)/develops ## Install, then renew the files that the golden run is compared with; read the difference
+	$(BIN)/python -m pytest tests/test_golden.py --renew-golden
 
 bench: $(VENV)/develops ## Install, then measure against limits and peers: decoding, encoding, relabelling, labels, a store, growth, the job; 40 min
 	$(BIN)/python benchmarks/decode.py --write

@@ -1,4 +1,4 @@
-"""Servers that tests share: a fast S3 double in this process, a real S3 server, and a proxy that breaks things."""
+"""What tests share: S3 servers, a proxy that breaks things, and a small Ray cluster."""
 
 import contextlib
 import itertools
@@ -33,6 +33,7 @@ _numbers = itertools.count()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the tests marked `variant`, and more examples of each law")
     parser.addoption("--faults", action="store_true", help="run the tests marked `faults`, which take hours")
+    parser.addoption("--renew-golden", action="store_true", help="write the files in tests/golden/expected again")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -119,6 +120,28 @@ def real_s3_server(s3_environment: None, tmp_path_factory: pytest.TempPathFactor
 def real_s3_bucket(real_s3_server: str) -> tuple[str, str]:
     """The URL of the real server and the name of a fresh bucket."""
     return real_s3_server, _make_bucket(real_s3_server)
+
+
+@pytest.fixture(scope="session")
+def cluster_address(s3_server: str) -> Iterator[str]:
+    """A cluster of one node with 2 CPUs, in this test run only; runs connect to it and leave it standing.
+
+    Its workers find the S3 server's credentials as workers do: in the environment that they were started in.
+    """
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 2,
+                "object_store_memory": 200 * 2**20,
+                "include_dashboard": False,
+            },
+        )
+        yield cluster.address
+        cluster.shutdown()
 
 
 @pytest.fixture(params=["disk", "s3", pytest.param("real_s3", marks=pytest.mark.real_s3)])

@@ -1,6 +1,6 @@
-"""One small Ray cluster for all tests here."""
+"""Specs of jobs that run in this process or on the shared Ray cluster."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,28 +11,6 @@ from support.runs import LABELS
 from zsic.core.spec import JobSpec, make_spec
 
 __all__ = ["pictures", "tiny_checkpoints"]
-
-
-@pytest.fixture(scope="session")
-def cluster_address(s3_server: str) -> Iterator[str]:
-    """A cluster of one node with 2 CPUs, in this test run only; runs connect to it and leave it standing.
-
-    Its workers find the S3 server's credentials as workers do: in the environment that they were started in.
-    """
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-        from ray.cluster_utils import Cluster
-
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 2,
-                "object_store_memory": 200 * 2**20,
-                "include_dashboard": False,
-            },
-        )
-        yield cluster.address
-        cluster.shutdown()
 
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.variant])])

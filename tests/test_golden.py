@@ -81,6 +81,9 @@ def test_several_label_sets_with_embeddings_on_disk(execution: Execution, tmp_pa
     golden.check_output("several-sets", files_of_folder(tmp_path / "out"), str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "execution", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.variant])], indirect=True
+)
 def test_one_label_set_and_an_increment_on_s3(
     execution: Execution, s3_server: str, bucket: Any, golden: Golden
 ) -> None:

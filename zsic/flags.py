@@ -130,7 +130,7 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
             str,
             "A Ray cluster (auto, ray://...); default: Ray on this machine.",
         ),
-        Flag("--num-cpus", "execution.num_cpus", int, "CPUs of a Ray started here."),
+        Flag("--num-cpus", "execution.num_cpus", int, "CPUs to use of this machine; default all."),
         Flag("--num-gpus", "execution.num_gpus", float, "GPUs of one encoder; default 0, on CPUs."),
         Flag("--device", "execution.device", str, "cuda or cpu; default cuda with --num-gpus."),
         Flag("--encoders", "execution.encoders", int, "Encoder actors."),

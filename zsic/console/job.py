@@ -16,6 +16,9 @@ from zsic.pipeline.watch import STAGES, Progress, Watch
 from zsic.storage.pending import Pending
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zsic.pipeline.capacity import Layout, Node
     from zsic.pipeline.preview import Preview
     from zsic.pipeline.sample import ImageCost
     from zsic.pipeline.summary import RunSummary
@@ -193,9 +196,35 @@ def show_preview(made: "Preview", price_per_hour: float | None = None) -> None:
     if layout is None:
         out.print("nothing to do")
         return
-    cpus, gpus = sum(node.cpus for node in made.nodes), sum(node.gpus for node in made.nodes)
-    anywhere = f"any of {len(made.nodes)} nodes" if len(made.nodes) > 1 else "the only node"
-    on_gpus = f"{sum(node.gpus > 0 for node in made.nodes)} nodes with GPUs" if len(made.nodes) > 1 else anywhere
+    if made.engine == "local":
+        out.print(f"engine     local: this process, {layout.decode_threads} decoders, {layout.encoder_threads} threads")
+    else:
+        _show_stages(made.nodes, layout)
+    if made.cost is not None:
+        _show_image_cost(made.cost)
+    if made.prediction is not None:
+        rates = ", ".join(f"{name} {count(rate)}" for name, rate in made.prediction.bounds.items())
+        out.print(f"bound      {made.prediction.bound}; images/s that each would allow: {rates}")
+    elif layout.encoders:
+        out.print("bound      not measured; --sample 200 tells")
+    out.print(
+        f"time       {duration(made.seconds)} at {count(made.images_per_s)} images/s (from {made.rate_from}), "
+        "and some seconds to start"
+    )
+    if price_per_hour is not None:
+        money = cost_of(made.seconds, price_per_hour)
+        per_million = 1e6 / made.images_per_s * price_per_hour / 3600
+        out.print(
+            f"cost       {money:,.2f} at {price_per_hour:,.2f} an hour for the cluster, its start counted; "
+            f"{per_million:,.2f} a million images"
+        )
+
+
+def _show_stages(nodes: "Sequence[Node]", layout: "Layout") -> None:
+    """Print what each stage would have on a Ray cluster."""
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    anywhere = f"any of {len(nodes)} nodes" if len(nodes) > 1 else "the only node"
+    on_gpus = f"{sum(node.gpus > 0 for node in nodes)} nodes with GPUs" if len(nodes) > 1 else anywhere
     rows: list[tuple[str, ...]] = [
         (
             "decode" if layout.encoders else "relabel",
@@ -228,26 +257,8 @@ def show_preview(made: "Preview", price_per_hour: float | None = None) -> None:
     ]
     if not layout.encoders:
         rows = [row for row in rows if row[0] != "encode"]
-    out.print(f"cluster    {len(made.nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs")
+    out.print(f"cluster    {len(nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs")
     show_table(["stage", "how many", "where", "CPUs", "GPUs", "memory", "each"], rows, right=(3, 4, 5))
-    if made.cost is not None:
-        _show_image_cost(made.cost)
-    if made.prediction is not None:
-        rates = ", ".join(f"{name} {count(rate)}" for name, rate in made.prediction.bounds.items())
-        out.print(f"bound      {made.prediction.bound}; images/s that each would allow: {rates}")
-    elif layout.encoders:
-        out.print("bound      not measured; --sample 200 tells")
-    out.print(
-        f"time       {duration(made.seconds)} at {count(made.images_per_s)} images/s (from {made.rate_from}), "
-        "and some seconds to start"
-    )
-    if price_per_hour is not None:
-        money = cost_of(made.seconds, price_per_hour)
-        per_million = 1e6 / made.images_per_s * price_per_hour / 3600
-        out.print(
-            f"cost       {money:,.2f} at {price_per_hour:,.2f} an hour for the cluster, its start counted; "
-            f"{per_million:,.2f} a million images"
-        )
 
 
 def _show_image_cost(cost: "ImageCost") -> None:

@@ -214,7 +214,7 @@ class ExecutionSpec(_Spec):
     address: str | None = None
     """Of a Ray cluster (`auto`, `ray://...`, `HOST:PORT`); None starts Ray on this machine, for this job."""
     num_cpus: int | None = Field(default=None, ge=1)
-    """CPUs of a Ray started here; None is all this machine has."""
+    """CPUs of this machine that a run without an address uses; None is all there are."""
     num_gpus: float = Field(default=0, ge=0)
     """GPUs reserved by each encoder, a part of one or whole ones; 0 encodes on CPUs."""
     device: Literal["cuda", "cpu"] | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from zsic.core.errors import SpecError
 from zsic.core.spec import ExecutionSpec, JobSpec
 from zsic.pipeline.capacity import Layout, Node
+from zsic.pipeline.execute import Engine, choose_engine
 from zsic.pipeline.job import Job, prepare
 from zsic.pipeline.nodes import this_machine
 from zsic.pipeline.prediction import Prediction, predict
@@ -31,6 +32,8 @@ class Preview:
     """Sources that are gone, with `update.prune`."""
     n_rows_done: int
     pending: Pending
+    engine: Engine | None
+    """What would execute it; None when nothing is pending."""
     layout: Layout | None
     """None when nothing is pending."""
     nodes: tuple[Node, ...]
@@ -76,10 +79,16 @@ def preview(spec: JobSpec, *, n_sampled: int | None = None, nodes: Sequence[Node
         n_dropped = changes.n_dropped
     cost = _measure(job, counted, n_sampled, nodes)
     pending = job.estimate(counted, cost.shard_image_bytes if cost else None)
+    engine: Engine | None = None
     layout, prediction, rate, rate_from = None, None, 0.0, ""
-    nodes = () if not pending.n_images else _nodes(spec.execution) if nodes is None else tuple(nodes)
     if pending.n_images:
-        layout = job.lay_out(nodes, pending.n_images)
+        # A cluster that is described is one of Ray.
+        engine = choose_engine(job, pending) if nodes is None else "ray"
+        nodes = _nodes(spec.execution) if nodes is None else tuple(nodes)
+        if engine == "local":
+            layout = job.lay_out_locally(nodes[0], pending.n_images)
+        else:
+            layout = job.lay_out(nodes, pending.n_images)
         prediction = predict(cost, layout, nodes) if cost else None
         rate, rate_from = _rate(job, layout, cost, prediction)
     return Preview(
@@ -90,8 +99,9 @@ def preview(spec: JobSpec, *, n_sampled: int | None = None, nodes: Sequence[Node
         n_dropped=n_dropped,
         n_rows_done=n_rows,
         pending=pending,
+        engine=engine,
         layout=layout,
-        nodes=nodes,
+        nodes=tuple(nodes or ()) if engine else (),
         images_per_s=rate,
         rate_from=rate_from,
         cost=cost,

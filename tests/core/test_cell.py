@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import pytest
 from support import images, traps
 
 from zsic.core.cell import Cell, Cells
+from zsic.core.child import fork_child
 from zsic.core.decode import DecodeError
 from zsic.core.errors import IncompleteError
 from zsic.core.outcome import Outcome
@@ -204,3 +206,103 @@ def test_a_python_that_starts_no_child_is_no_fault_of_an_image(monkeypatch: pyte
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with Cell(CLIP, SPEC, 30) as cell, pytest.raises(IncompleteError, match="no process to decode in"):
         cell.prepare(GOOD)
+
+
+class TestForked:
+    """Children that are copies of this process, in which torch is imported already."""
+
+    @pytest.fixture
+    def cell(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cell]:
+        from zsic.core import decode, preprocess
+
+        # What is patched here is undone afterwards; the forked children keep it.
+        monkeypatch.setattr(decode, "inspect", decode.inspect)
+        exec(traps.PROGRAM, {})
+        monkeypatch.setattr(preprocess, "inspect", decode.inspect)
+        with Cell(CLIP, DecodeSpec(mode="exact"), 2, fork=True) as cell:
+            yield cell
+
+    def test_every_file_is_what_it_is_in_this_process(self) -> None:
+        spec = DecodeSpec(mode="exact")
+        with Cell(CLIP, spec, 60, fork=True) as cell:
+            for name, case in images.hostile_images().items():
+                here, there = (fate(each, case.data) for each in (lambda data: prepare(data, CLIP, spec), cell.prepare))
+                assert there == here, name
+            assert cell.n_started == 1
+
+    @pytest.mark.parametrize(
+        ("trap", "detail"),
+        [
+            (traps.CRASH, "the decoder was killed by signal 11"),
+            (traps.KILL, "the decoder was killed by signal 9"),
+            (traps.EXIT, "the decoder ended with code 7"),
+            (traps.HANG, "the decoder took longer than 2 s"),
+            (traps.NONSENSE, "the decoder answered nonsense"),
+            (traps.MEMORY, f"the decoder asked for more memory than {traps.LIMIT_MIB} MiB"),
+        ],
+    )
+    def test_a_deadly_image_is_a_row_and_the_next_is_decoded(self, cell: Cell, trap: bytes, detail: str) -> None:
+        assert fate(cell.prepare, GOOD)[0] is Outcome.OK
+        assert fate(cell.prepare, GOOD + trap) == (Outcome.DECODER_DIED, detail, None, None)
+        assert fate(cell.prepare, GOOD)[0] is Outcome.OK
+        assert cell._fork, "it was forked, not spawned"
+
+    def test_a_child_starts_in_a_fraction_of_a_second_beside_busy_threads(self, cell: Cell) -> None:
+        import torch
+
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.is_set():
+                torch.rand(200, 200) @ torch.rand(200, 200)
+
+        with ThreadPoolExecutor(2) as pool:
+            busy = [pool.submit(work) for _ in range(2)]
+            try:
+                for _ in range(10):
+                    cell.start()
+                    assert fate(cell.prepare, GOOD)[0] is Outcome.OK
+                    cell.close()
+            finally:
+                stop.set()
+            for each in busy:
+                each.result()
+        assert cell._fork
+        assert cell.n_started == 10
+
+    def test_a_child_has_no_file_terminal_or_handler_of_its_parent(self, cell: Cell, tmp_path: Path) -> None:
+        with (tmp_path / "open").open("w"):
+            cell.prepare(GOOD)
+            process = Path(f"/proc/{cell.pid}")
+            files = {fd.name: os.readlink(fd) for fd in (process / "fd").iterdir()}
+        assert [files.pop(number) for number in "012"] == [os.devnull] * 3
+        assert {target.split(":")[0] for target in files.values()} == {"socket"}
+        assert os.getsid(cell.pid or 0) == cell.pid
+        os.kill(cell.pid or 0, signal.SIGTERM)
+        assert ends(cell.pid or 0, 5)
+
+    def test_a_child_that_cannot_be_forked_is_spawned(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("zsic.core.cell.fork_child", lambda live: exec("raise OSError('no memory')"))
+        with Cell(CLIP, SPEC, 60, fork=True) as cell:
+            assert fate(cell.prepare, GOOD)[0] is Outcome.OK
+
+    def test_a_fork_that_is_not_ready_in_time_is_given_up(self) -> None:
+        began = time.monotonic()
+        with pytest.raises(OSError, match="timed out"):
+            fork_child(lambda connection: time.sleep(60), timeout_s=0.3)
+        assert time.monotonic() - began < 5
+        with pytest.raises(ConnectionError, match="ended before it was ready"):
+            fork_child(lambda connection: os._exit(1))
+
+    def test_a_child_ends_with_its_parent(self) -> None:
+        reader, writer = os.pipe()
+        parent = os.fork()
+        if parent == 0:
+            cell = Cell(CLIP, SPEC, 60, fork=True)
+            cell.prepare(GOOD)
+            os.write(writer, str(cell.pid).encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(parent, 0)
+        assert ends(int(os.read(reader, 20)), 5)
+        os.close(reader)
+        os.close(writer)

@@ -18,7 +18,7 @@ NONSENSE = b"trap: nonsense"
 LIMIT_MIB = 1273
 """What a picture may take by the default limits."""
 
-_PROGRAM = """
+PROGRAM = """
 import ctypes, os, re, signal, stat, time
 
 import zsic.core.decode as decode
@@ -32,7 +32,7 @@ def spin():
 
 
 def nonsense():
-    for fd in range(3, 100):
+    for fd in range(3, 1000):
         if os.path.exists(f"/proc/self/fd/{fd}") and stat.S_ISSOCK(os.fstat(fd).st_mode):
             os.write(fd, b'{"width": 1}' + bytes([10]))
     time.sleep(60)
@@ -65,5 +65,5 @@ def lay(folder: Path) -> Path:
     """Write the `sitecustomize.py`; returns the folder to put on the path."""
     path = folder / "traps"
     path.mkdir()
-    (path / "sitecustomize.py").write_text(_PROGRAM)
+    (path / "sitecustomize.py").write_text(PROGRAM)
     return path

@@ -78,16 +78,18 @@ class Child(Protocol):
         """Send SIGKILL."""
 
 
-def fork_child(live: Callable[[socket.socket], None]) -> tuple[Child, socket.socket]:
+def fork_child(
+    live: Callable[[socket.socket], None], *, timeout_s: float = _FORK_TIMEOUT_S
+) -> tuple[Child, socket.socket]:
     """Fork a child that runs `live` with its end of a socket, which must send `READY` first, and then ends.
 
     What is imported here need not be imported there: a fork takes milliseconds where a new Python with torch takes
     seconds.  As in the workers of torch's `DataLoader`, the child may use torch with one thread only.  It inherits
-    the environment.  Raises `OSError` if the child is not ready in time: a lock that another thread held at the moment
-    of the fork stays locked in the child.
+    the environment.  Raises `OSError` if the child is not ready in `timeout_s`: a lock that another thread held at the
+    moment of the fork stays locked in the child.
     """
     ours, its = socket.socketpair()
-    ours.settimeout(_FORK_TIMEOUT_S)
+    ours.settimeout(timeout_s)
     child = _Forked(live, its)
     its.close()
     try:

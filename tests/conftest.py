@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -124,6 +125,16 @@ def cluster_address(s3_server: str) -> Iterator[str]:
         )
         yield cluster.address
         cluster.shutdown()
+
+
+@pytest.fixture(params=[pytest.param("ray", marks=pytest.mark.ray)])
+def execution(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The field `execution` of a spec for each engine that runs jobs; a test that takes it runs once for each.
+
+    A new engine is added to the list above and given its fields here.
+    """
+    fields = {"ray": lambda: {"address": request.getfixturevalue("cluster_address"), "no_progress_timeout_s": 120}}
+    return fields[request.param]()
 
 
 @pytest.fixture(params=["disk", "s3", pytest.param("real_s3", marks=pytest.mark.real_s3)])

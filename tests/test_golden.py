@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 import typer
-from support.golden import Golden, files_of_bucket, files_of_folder
+from support.golden import Golden, bucket_named, files_of_bucket, files_of_folder
 from typer.testing import CliRunner
 
 from zsic.cli import app
@@ -29,12 +29,6 @@ BUCKET = "zsic-golden"
 Execution = dict[str, Any]
 
 
-@pytest.fixture(params=[pytest.param("ray", marks=pytest.mark.ray)])
-def execution(request: pytest.FixtureRequest) -> Execution:
-    """The execution of each engine that the job can run on; all of them must give the same files."""
-    return {"address": request.getfixturevalue("cluster_address"), "no_progress_timeout_s": 120}
-
-
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Golden:
     """The files to compare with."""
@@ -43,14 +37,10 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 @pytest.fixture
 def bucket(s3_server: str) -> Iterator[Any]:
-    """A client of an empty bucket, whose name is the same in each run: uris are in plans."""
+    """A client of a server with an empty bucket, whose name is the same in each run."""
     client = boto3.client("s3", endpoint_url=s3_server)
-    client.create_bucket(Bucket=BUCKET)
-    yield client
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-    for entry in [entry for page in pages for entry in page.get("Contents", ())]:
-        client.delete_object(Bucket=BUCKET, Key=entry["Key"])
-    client.delete_bucket(Bucket=BUCKET)
+    with bucket_named(client, BUCKET):
+        yield client
 
 
 def test_several_label_sets_with_embeddings_on_disk(execution: Execution, tmp_path: Path, golden: Golden) -> None:
@@ -92,6 +82,7 @@ def test_one_label_set_and_an_increment_on_s3(
                 "source": f"s3://{BUCKET}/in/",
                 "labels": LABELS,
                 "model": "demo",
+                "decode": {"mode": "pil"},
                 "output": {"uri": f"s3://{BUCKET}/out", "rows_per_part": 1_000},
                 "store": {"s3_endpoint_url": s3_server},
                 "update": update,

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 import typer
-from support.golden import Golden, bucket_named, files_of_bucket, files_of_folder
+from support.golden import Golden, bucket_named, files_of_bucket, files_of_folder, find_differences
 from typer.testing import CliRunner
 
 from zsic.cli import app
@@ -99,6 +99,34 @@ def test_one_label_set_and_an_increment_on_s3(
     run(spec(prune=True))
     golden.check_output("one-set/2", files_of_bucket(bucket, BUCKET, "out/"))
     assert run(spec(prune=True)).state == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [
+        ({"score": 0.5}, {"score": 0.5002}),
+        ({"score": 0.5}, {"score": None}),
+        ({"score": 1.0}, {"score": 1}),
+        ({"id": 1}, {"id": 2}),
+        ({"key": None}, {"key": ""}),
+        ({"id": 1, "uri": "a"}, {"uri": "a", "id": 1}),
+        ({"id": 1, "uri": "a"}, {"id": 1}),
+        ([{"label": "a"}, {"label": "b"}], [{"label": "b"}, {"label": "a"}]),
+        ([1, 2], [1]),
+        ([1], [1, 2]),
+        ({"embedding": "0038"}, {"embedding": "0638"}),  # 0.5 and six steps of float16 more
+        ({"embedding": "0038"}, {"embedding": "00380038"}),
+        ({"embedding": "0038"}, {"embedding": None}),
+    ],
+)
+def test_the_comparison_finds_each_difference(expected: Any, actual: Any) -> None:
+    assert list(find_differences(expected, expected)) == []
+    assert list(find_differences(expected, actual))
+
+
+def test_the_comparison_allows_for_rounding() -> None:
+    row = {"score": 0.5, "embedding": "0038"}
+    assert list(find_differences(row, {"score": 0.50005, "embedding": "0138"})) == []
 
 
 def test_help_of_every_command(golden: Golden) -> None:

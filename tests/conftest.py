@@ -144,6 +144,20 @@ def cluster_address(s3_server: str) -> Iterator[str]:
         cluster.shutdown()
 
 
+@pytest.fixture(params=["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.variant])])
+def execution(request: pytest.FixtureRequest) -> dict[str, object]:
+    """How a job runs: in this process and, as a variant, on the shared cluster."""
+    if request.param == "local":
+        return {"engine": "local", "no_progress_timeout_s": 120}
+    return request.getfixturevalue("on_ray")  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def on_ray(cluster_address: str) -> dict[str, object]:
+    """Fields to run a job on the shared cluster."""
+    return {"engine": "ray", "address": cluster_address, "no_progress_timeout_s": 120}
+
+
 @pytest.fixture(params=["disk", "s3", pytest.param("real_s3", marks=pytest.mark.real_s3)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """An empty folder, and the same test again in an empty bucket of either server."""

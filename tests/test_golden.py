@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 import typer
-from support.golden import Golden, files_of_bucket, files_of_folder
+from support.golden import Golden, bucket_named, files_of_bucket, files_of_folder, find_differences
 from typer.testing import CliRunner
 
 from zsic.cli import app
@@ -29,14 +29,6 @@ BUCKET = "zsic-golden"
 Execution = dict[str, Any]
 
 
-@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
-def execution(request: pytest.FixtureRequest) -> Execution:
-    """The execution of each engine that the job can run on; all of them must give the same files."""
-    if request.param == "local":
-        return {"engine": "local"}
-    return {"engine": "ray", "address": request.getfixturevalue("cluster_address"), "no_progress_timeout_s": 120}
-
-
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Golden:
     """The files to compare with."""
@@ -45,16 +37,13 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 @pytest.fixture
 def bucket(s3_server: str) -> Iterator[Any]:
-    """A client of an empty bucket, whose name is the same in each run: uris are in plans."""
+    """A client of a server with an empty bucket, whose name is the same in each run."""
     client = boto3.client("s3", endpoint_url=s3_server)
-    client.create_bucket(Bucket=BUCKET)
-    yield client
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-    for entry in [entry for page in pages for entry in page.get("Contents", ())]:
-        client.delete_object(Bucket=BUCKET, Key=entry["Key"])
-    client.delete_bucket(Bucket=BUCKET)
+    with bucket_named(client, BUCKET):
+        yield client
 
 
+@pytest.mark.parametrize("execution", ["local", pytest.param("ray", marks=pytest.mark.ray)], indirect=True)
 def test_several_label_sets_with_embeddings_on_disk(execution: Execution, tmp_path: Path, golden: Golden) -> None:
     source = tmp_path / "in"
     shutil.copytree(GOLDEN / "source", source)
@@ -81,9 +70,6 @@ def test_several_label_sets_with_embeddings_on_disk(execution: Execution, tmp_pa
     golden.check_output("several-sets", files_of_folder(tmp_path / "out"), str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "execution", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.variant])], indirect=True
-)
 def test_one_label_set_and_an_increment_on_s3(
     execution: Execution, s3_server: str, bucket: Any, golden: Golden
 ) -> None:
@@ -97,6 +83,7 @@ def test_one_label_set_and_an_increment_on_s3(
                 "source": f"s3://{BUCKET}/in/",
                 "labels": LABELS,
                 "model": "demo",
+                "decode": {"mode": "pil"},
                 "output": {"uri": f"s3://{BUCKET}/out", "rows_per_part": 1_000},
                 "store": {"s3_endpoint_url": s3_server},
                 "update": update,
@@ -113,6 +100,34 @@ def test_one_label_set_and_an_increment_on_s3(
     run(spec(prune=True))
     golden.check_output("one-set/2", files_of_bucket(bucket, BUCKET, "out/"))
     assert run(spec(prune=True)).state == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [
+        ({"score": 0.5}, {"score": 0.5002}),
+        ({"score": 0.5}, {"score": None}),
+        ({"score": 1.0}, {"score": 1}),
+        ({"id": 1}, {"id": 2}),
+        ({"key": None}, {"key": ""}),
+        ({"id": 1, "uri": "a"}, {"uri": "a", "id": 1}),
+        ({"id": 1, "uri": "a"}, {"id": 1}),
+        ([{"label": "a"}, {"label": "b"}], [{"label": "b"}, {"label": "a"}]),
+        ([1, 2], [1]),
+        ([1], [1, 2]),
+        ({"embedding": "0038"}, {"embedding": "0638"}),  # 0.5 and six steps of float16 more
+        ({"embedding": "0038"}, {"embedding": "00380038"}),
+        ({"embedding": "0038"}, {"embedding": None}),
+    ],
+)
+def test_the_comparison_finds_each_difference(expected: Any, actual: Any) -> None:
+    assert list(find_differences(expected, expected)) == []
+    assert list(find_differences(expected, actual))
+
+
+def test_the_comparison_allows_for_rounding() -> None:
+    row = {"score": 0.5, "embedding": "0038"}
+    assert list(find_differences(row, {"score": 0.50005, "embedding": "0138"})) == []
 
 
 def test_help_of_every_command(golden: Golden) -> None:

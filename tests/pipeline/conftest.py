@@ -13,20 +13,6 @@ from zsic.core.spec import JobSpec, make_spec
 __all__ = ["pictures", "tiny_checkpoints"]
 
 
-@pytest.fixture(params=["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.variant])])
-def execution(request: pytest.FixtureRequest) -> dict[str, object]:
-    """How a job runs: in this process and, as a variant, on the shared cluster."""
-    if request.param == "local":
-        return {"engine": "local", "no_progress_timeout_s": 120}
-    return request.getfixturevalue("on_ray")  # type: ignore[no-any-return]
-
-
-@pytest.fixture
-def on_ray(cluster_address: str) -> dict[str, object]:
-    """Fields to run a job on the shared cluster."""
-    return {"engine": "ray", "address": cluster_address, "no_progress_timeout_s": 120}
-
-
 @pytest.fixture
 def spec_for(execution: dict[str, object], tmp_path: Path) -> Callable[..., JobSpec]:
     """Make a spec with the bundled model, for either engine."""

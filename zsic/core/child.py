@@ -4,16 +4,16 @@ Parent and child talk over a socket, in bytes and JSON: nothing that the child s
 """
 
 import json
-import multiprocessing
 import os
 import resource
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from zsic.core.errors import IncompleteError
 
@@ -102,41 +102,49 @@ def fork_child(
 
 
 class _Forked:
-    """A forked child process."""
+    """A forked child process, with what `Child` asks for."""
 
     def __init__(self, live: Callable[[socket.socket], None], its: socket.socket) -> None:
-        self._process = multiprocessing.get_context("fork").Process(target=_run_forked, args=(live, its), daemon=True)
-        self._process.start()
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
+        self._code: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run_forked(live, its)
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+        return self._code
 
     def wait(self, timeout: float | None = None) -> None:
-        self._process.join(timeout)
-        if timeout is not None and self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("zsic", timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("zsic", timeout or 0)
+            time.sleep(0.005)
 
     def kill(self) -> None:
-        self._process.kill()
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
-def _run_forked(live: Callable[[socket.socket], None], its: socket.socket) -> None:
-    """Leave the parent's terminal, signals and files, then live."""
-    os.setsid()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):
-        os.dup2(null, standard)
-    # The parent's end of this socket too: while anybody holds it, its death does not close the socket.
-    os.closerange(3, its.fileno())
-    os.closerange(its.fileno() + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    live(its)
-    os._exit(0)  # the exit handlers are the parent's
+def _run_forked(live: Callable[[socket.socket], None], its: socket.socket) -> NoReturn:
+    """Leave the parent's terminal, signals and files, then live, and end without the parent's exit handlers."""
+    try:
+        os.setsid()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):
+            os.dup2(null, standard)
+        # The parent's end of this socket too: while any process holds it, its death does not close the socket.
+        os.closerange(3, its.fileno())
+        os.closerange(its.fileno() + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        live(its)
+        os._exit(0)
+    except BaseException:  # noqa: BLE001  what the parent's code would do about it must not be done twice
+        os._exit(1)
 
 
 def end_child(child: Child, connection: socket.socket) -> None:

@@ -121,8 +121,7 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
             "--engine",
             "execution.engine",
             str,
-            "ray, local (this process, without Ray) or auto (the default): local where the work takes less time than "
-            "starting Ray.",
+            "ray, local (this process, without Ray) or auto (the default): local for less than a minute of work.",
         ),
         Flag(
             "--address",

@@ -209,8 +209,7 @@ class ExecutionSpec(_Spec):
 
     engine: Literal["auto", "ray", "local"] = "auto"
     """`ray` runs on a Ray cluster, or on a Ray started here for this job.  `local` runs the same stages in this
-    process, without Ray.  `auto` is `local` where the work is estimated to take less time than starting Ray, else
-    `ray`."""
+    process, without Ray.  `auto` is `local` where the work is estimated to take less than a minute, else `ray`."""
     address: str | None = None
     """Of a Ray cluster (`auto`, `ray://...`, `HOST:PORT`); None starts Ray on this machine, for this job."""
     num_cpus: int | None = Field(default=None, ge=1)

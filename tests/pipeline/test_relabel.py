@@ -39,9 +39,8 @@ from zsic.storage.slices import cut
 from zsic.storage.store import open_store
 from zsic.storage.verify import find_differences
 
-pytestmark = pytest.mark.ray
-
 N_IMAGES = 90
+Execution = dict[str, object]
 
 LABEL_FILE = """\
 back_off: 0.6
@@ -60,37 +59,37 @@ labels:
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory, cluster_address: str) -> Path:
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn pictures in shards, two labels sets over them, and an output with embeddings, to be read only."""
     folder = tmp_path_factory.mktemp("lake")
     write_shards(folder / "shards", N_IMAGES, 0, images_per_shard=40, n_broken=4)
     (folder / "labels.yaml").write_text(LABEL_FILE)
     (folder / "all.txt").write_text("\n".join(demo_labels()))
-    run(_classify(cluster_address, folder, folder / "out", [{"path": str(folder / "all.txt")}]))
+    run(_classify({"engine": "local"}, folder, folder / "out", [{"path": str(folder / "all.txt")}]))
     return folder
 
 
-def _classify(address: str, folder: Path, output: Path, labels: Any, **fields: Any) -> JobSpec:
+def _classify(execution: Execution, folder: Path, output: Path, labels: Any, **fields: Any) -> JobSpec:
     return make_spec(
         {
             "source": f"{folder}/shards/*.tar",
             "labels": labels,
             "output": {"uri": str(output), "embeddings": True, "rows_per_part": 20},
-            "execution": {"address": address, "no_progress_timeout_s": 120, "block_rows": 20},
+            "execution": {**execution, "block_rows": 20},
             **fields,
         }
     )
 
 
 def _relabel(
-    address: str, origin: Path, to: Path, labels: Any, *, output: dict[str, Any] | None = None, **fields: Any
+    execution: Execution, origin: Path, to: Path, labels: Any, *, output: dict[str, Any] | None = None, **fields: Any
 ) -> JobSpec:
     return make_spec(
         {
             "source": {"uris": str(origin), "format": "output"},
             "labels": labels,
             "output": {"uri": str(to), **(output or {})},
-            "execution": {"address": address, "no_progress_timeout_s": 120},
+            "execution": execution,
             **fields,
         }
     )
@@ -119,17 +118,17 @@ def assert_same_answers(ours: pa.Table, theirs: pa.Table) -> None:
     assert near <= 0.02 * ours.num_rows
 
 
-def test_is_classifying_anew_without_an_image(lake: Path, cluster_address: str, tmp_path: Path) -> None:
+def test_is_classifying_anew_without_an_image(lake: Path, execution: Execution, tmp_path: Path) -> None:
     labels = [
         {"name": "shape", "path": str(lake / "labels.yaml")},
         {"name": "colour", "names": ["red", "green", "blue"], "templates": ["a {} thing"]},
     ]
-    anew = run(_classify(cluster_address, lake, tmp_path / "anew", labels))
+    anew = run(_classify(execution, lake, tmp_path / "anew", labels))
     moved = tmp_path / "moved"
     shutil.copytree(lake / "out", moved)
     shutil.move(lake / "shards", lake / "away")
     try:
-        summary = run(_relabel(cluster_address, moved, tmp_path / "out", labels))
+        summary = run(_relabel(execution, moved, tmp_path / "out", labels))
     finally:
         shutil.move(lake / "away", lake / "shards")
     assert (summary.n_rows, summary.outcomes) == (anew.n_rows, anew.outcomes)
@@ -139,20 +138,20 @@ def test_is_classifying_anew_without_an_image(lake: Path, cluster_address: str, 
     assert "embedding" not in ours.column_names
     assert set(ours["label_shape"].drop_null().to_pylist()) > {"round", "star"}
     assert list(find_differences(open_store(str(tmp_path / "out"), StoreSpec()))) == []
-    again = run(_relabel(cluster_address, moved, tmp_path / "out", labels))
+    again = run(_relabel(execution, moved, tmp_path / "out", labels))
     assert again.state == "unchanged"
     with pytest.raises(MismatchError, match="labels"):
-        run(_relabel(cluster_address, moved, tmp_path / "out", ["cat", "dog"]))
+        run(_relabel(execution, moved, tmp_path / "out", ["cat", "dog"]))
 
 
-def test_follows_an_output_that_grows_and_changes(cluster_address: str, tmp_path: Path) -> None:
+def test_follows_an_output_that_grows_and_changes(execution: Execution, tmp_path: Path) -> None:
     write_shards(tmp_path / "shards", 60, 1, images_per_shard=30)
     held = tmp_path / "shards" / "demo-00001.tar"
     later = held.read_bytes()
     held.unlink()
-    classify = _classify(cluster_address, tmp_path, tmp_path / "out", demo_labels())
+    classify = _classify(execution, tmp_path, tmp_path / "out", demo_labels())
     relabel = _relabel(
-        cluster_address,
+        execution,
         tmp_path / "out",
         tmp_path / "other",
         ["circle", "square", "star"],
@@ -179,9 +178,9 @@ def test_follows_an_output_that_grows_and_changes(cluster_address: str, tmp_path
     assert list(find_differences(open_store(str(tmp_path / "other"), StoreSpec()))) == []
 
 
-def test_what_is_missing_of_an_open_plan_is_all_that_is_done(lake: Path, cluster_address: str, tmp_path: Path) -> None:
+def test_what_is_missing_of_an_open_plan_is_all_that_is_done(lake: Path, execution: Execution, tmp_path: Path) -> None:
     spec = _relabel(
-        cluster_address,
+        execution,
         lake / "out",
         tmp_path / "out",
         ["circle", "square"],
@@ -199,14 +198,14 @@ def test_what_is_missing_of_an_open_plan_is_all_that_is_done(lake: Path, cluster
     assert read_table(tmp_path / "out").equals(whole)
 
 
-def test_lakes_in_an_object_store(lake: Path, cluster_address: str, tmp_path: Path, s3_server: str) -> None:
+def test_lakes_in_an_object_store(lake: Path, execution: Execution, tmp_path: Path, s3_server: str) -> None:
     boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket="relabel")
     store = {"s3_endpoint_url": s3_server}
     source = {"uris": "s3://relabel/out", "format": "output"}
     labels = str(lake / "labels.yaml")
-    classify = _classify(cluster_address, lake, Path("/"), labels, store=store)
+    classify = _classify(execution, lake, Path("/"), labels, store=store)
     run(change_spec(classify, {"output": {"uri": "s3://relabel/out"}}))
-    made = _relabel(cluster_address, Path("/"), Path("/"), labels, store=store)
+    made = _relabel(execution, Path("/"), Path("/"), labels, store=store)
     summary = run(change_spec(made, {"source": source, "output": {"uri": "s3://relabel/other"}}))
     assert summary.n_rows == N_IMAGES + 4
     files = S3FileSystem(endpoint_url=s3_server)
@@ -226,10 +225,10 @@ def test_lakes_in_an_object_store(lake: Path, cluster_address: str, tmp_path: Pa
 
 
 def test_what_cannot_be_is_said_before_anything_runs(
-    lake: Path, cluster_address: str, tmp_path: Path, tiny_checkpoints: dict[str, Path]
+    lake: Path, execution: Execution, tmp_path: Path, tiny_checkpoints: dict[str, Path]
 ) -> None:
     def relabel(origin: Path, output: Path = tmp_path / "x", **fields: Any) -> None:
-        run(_relabel(cluster_address, origin, output, ["a", "b"], **fields))
+        run(_relabel(execution, origin, output, ["a", "b"], **fields))
 
     with pytest.raises(SourceError, match=r"source\.uris: .*nowhere is no output of zsic's that is published"):
         relabel(tmp_path / "nowhere")
@@ -240,7 +239,7 @@ def test_what_cannot_be_is_said_before_anything_runs(
     with pytest.raises(SpecError, match=r"source\.keep_columns: those of the output are kept anyhow"):
         run(
             change_spec(
-                _relabel(cluster_address, lake / "out", tmp_path / "x", ["a", "b"]), {"source": {"keep_columns": "k"}}
+                _relabel(execution, lake / "out", tmp_path / "x", ["a", "b"]), {"source": {"keep_columns": "k"}}
             )
         )
     relabel(lake / "out", tmp_path / "bare")
@@ -255,11 +254,11 @@ class Deaf:
 
 
 def test_a_part_that_goes_meanwhile_is_a_row_that_the_next_run_drops(
-    lake: Path, cluster_address: str, tmp_path: Path
+    lake: Path, execution: Execution, tmp_path: Path
 ) -> None:
     origin = tmp_path / "origin"
     shutil.copytree(lake / "out", origin)
-    spec = _relabel(cluster_address, origin, tmp_path / "out", ["circle", "square"])
+    spec = _relabel(execution, origin, tmp_path / "out", ["circle", "square"])
     from zsic.pipeline.job import prepare
 
     job = prepare(spec)
@@ -312,20 +311,20 @@ class TestHeads:
         ours = Classifier("demo", path).labels
         assert ours == load_labels(LabelsSpec(path=str(lake / "labels.yaml"))).names
 
-    def test_are_taken_by_a_run(self, lake: Path, cluster_address: str, tmp_path: Path) -> None:
+    def test_are_taken_by_a_run(self, lake: Path, execution: Execution, tmp_path: Path) -> None:
         path = tmp_path / "head.safetensors"
         compile_labels(str(lake / "labels.yaml")).head.save(path)
-        run(_relabel(cluster_address, lake / "out", tmp_path / "1", {"head": str(path)}))
-        run(_relabel(cluster_address, lake / "out", tmp_path / "2", {"path": str(lake / "labels.yaml")}))
+        run(_relabel(execution, lake / "out", tmp_path / "1", {"head": str(path)}))
+        run(_relabel(execution, lake / "out", tmp_path / "2", {"path": str(lake / "labels.yaml")}))
         assert read_table(tmp_path / "1").equals(read_table(tmp_path / "2"))
 
     def test_of_another_model_are_refused(
-        self, lake: Path, cluster_address: str, tmp_path: Path, tiny_checkpoints: dict[str, Path]
+        self, lake: Path, execution: Execution, tmp_path: Path, tiny_checkpoints: dict[str, Path]
     ) -> None:
         path = tmp_path / "head.safetensors"
         compile_labels("cat,dog", str(tiny_checkpoints["clip"])).head.save(path)
         with pytest.raises(ModelError, match=r"labels\.head: .* was compiled for a model with other weights"):
-            run(_relabel(cluster_address, lake / "out", tmp_path / "out", {"head": str(path)}))
+            run(_relabel(execution, lake / "out", tmp_path / "out", {"head": str(path)}))
         with pytest.raises(SpecError, match="has embeddings of another model"):
             adjust_shares(Head.load(path), on=str(lake / "out"))
 
@@ -506,10 +505,10 @@ class TestHeads:
         assert message in capsys.readouterr().err
 
     def test_work_on_sigmoid_models_too(
-        self, cluster_address: str, lake: Path, tmp_path: Path, tiny_checkpoints: dict[str, Path], truth: str
+        self, execution: Execution, lake: Path, tmp_path: Path, tiny_checkpoints: dict[str, Path], truth: str
     ) -> None:
         model = str(tiny_checkpoints["siglip"])
-        run(_classify(cluster_address, lake, tmp_path / "out", ["red", "green", "blue"], model=model))
+        run(_classify(execution, lake, tmp_path / "out", ["red", "green", "blue"], model=model))
         assert resolve(ModelSpec(name=model)).family.link == "sigmoid"
         on, colours = str(tmp_path / "out"), load_truth(truth, label_column="colour")
         learnt = compile_labels("red,green,blue", model, examples=on, truth=colours)
@@ -519,13 +518,11 @@ class TestHeads:
         assert adjusted.head.link == "sigmoid"
         assert made.calibration.intercept != 0
         run(
-            _relabel(
-                cluster_address, Path(on), tmp_path / "other", {"head": str(tmp_path / "head.safetensors")}, model=model
-            )
+            _relabel(execution, Path(on), tmp_path / "other", {"head": str(tmp_path / "head.safetensors")}, model=model)
         )
         labels = read_table(tmp_path / "other")["label"].to_pylist()
         assert {None} < set(labels) <= {None, "red", "green", "blue"}
         (tmp_path / "multi.yaml").write_text("mode: multi\nlabels: {red: {threshold: 0.0}, green: {}, blue: {}}\n")
-        run(_relabel(cluster_address, Path(on), tmp_path / "multi", str(tmp_path / "multi.yaml"), model=model))
+        run(_relabel(execution, Path(on), tmp_path / "multi", str(tmp_path / "multi.yaml"), model=model))
         table = read_table(tmp_path / "multi")
         assert all("red" in fits for fits in table["labels"].drop_null().to_pylist())

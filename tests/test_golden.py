@@ -16,9 +16,9 @@ import typer
 from support.golden import Golden, bucket_named, files_of_bucket, files_of_folder, find_differences
 from typer.testing import CliRunner
 
+from zsic import JobSpec, run
 from zsic.cli import app
-from zsic.core.spec import JobSpec, make_spec
-from zsic.pipeline.run import run
+from zsic.core.spec import make_spec
 
 GOLDEN = Path(__file__).parent / "golden"
 LABELS = "red circle,green square,blue triangle,yellow star,black heart,white ring"
@@ -29,9 +29,9 @@ BUCKET = "zsic-golden"
 Execution = dict[str, Any]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def golden(request: pytest.FixtureRequest) -> Golden:
-    """The files to compare with."""
+    """The files to compare with, or to renew."""
     return Golden(GOLDEN / "expected", bool(request.config.getoption("--renew-golden")))
 
 
@@ -128,6 +128,19 @@ def test_the_comparison_finds_each_difference(expected: Any, actual: Any) -> Non
 def test_the_comparison_allows_for_rounding() -> None:
     row = {"score": 0.5, "embedding": "0038"}
     assert list(find_differences(row, {"score": 0.50005, "embedding": "0138"})) == []
+
+
+def test_a_file_is_renewed_once_and_only_if_it_differs(tmp_path: Path) -> None:
+    Golden(tmp_path, renew=True).check("a.json", [0.5])
+    golden = Golden(tmp_path, renew=True)
+    golden.check("a.json", [0.50001])
+    assert (tmp_path / "a.json").read_text() == "[\n 0.5\n]\n"
+    golden = Golden(tmp_path, renew=True)
+    golden.check("a.json", [0.6])
+    with pytest.raises(AssertionError, match=r"\[0\]: 0\.6, now 0\.7"):
+        golden.check("a.json", [0.7])
+    with pytest.raises(AssertionError, match="make golden"):
+        Golden(tmp_path, renew=False).check("a.json", [0.7])
 
 
 def test_help_of_every_command(golden: Golden) -> None:

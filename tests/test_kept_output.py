@@ -13,9 +13,9 @@ import boto3
 import pytest
 from support.golden import bucket_named, check_links, files_of_bucket, find_differences, read_rows
 
+from zsic import run
 from zsic.cli import run_command
 from zsic.core.spec import make_spec
-from zsic.pipeline.run import run
 
 GOLDEN = Path(__file__).parent / "golden"
 KEPT = GOLDEN / "output-7eae3bb"

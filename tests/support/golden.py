@@ -24,7 +24,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -69,32 +69,37 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class Golden:
-    """Files to compare with, or to renew on purpose: `make golden`."""
+    """Files to compare with, or to renew on purpose: `make golden`.
+
+    A file is renewed once, and only if it differs: rounding makes no noise in a commit, and whatever compares with the
+    same file afterwards, another engine for example, must agree with it.
+    """
 
     folder: Path
     renew: bool
+    _renewed: set[Path] = field(default_factory=set)
 
     def check_text(self, name: str, text: str) -> None:
         """Compare a text, letter by letter."""
         path = self.folder / name
-        if self.renew:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        if self._is_to_renew(path) and (not path.exists() or path.read_text(encoding="utf-8") != text):
+            _write(path, text)
         assert text == path.read_text(encoding="utf-8"), f"{path} differs; `make golden` renews it"
 
     def check(self, name: str, value: Any) -> None:
         """Compare what JSON can hold; a file `.jsonl` has a line for each entry of a list."""
         path = self.folder / name
         value = json.loads(json.dumps(value))
-        is_lines = path.suffix == ".jsonl"
-        if self.renew:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [json.dumps(each) for each in value] if is_lines else [json.dumps(value, indent=1)]
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        text = path.read_text(encoding="utf-8")
-        expected = [json.loads(line) for line in text.splitlines()] if is_lines else json.loads(text)
-        differences = list(find_differences(expected, value))
+        if self._is_to_renew(path) and (not path.exists() or any(find_differences(_load(path), value))):
+            lines = map(json.dumps, value) if path.suffix == ".jsonl" else [json.dumps(value, indent=1)]
+            _write(path, "".join(f"{line}\n" for line in lines))
+        differences = list(find_differences(_load(path), value))
         assert not differences, f"{path} differs; `make golden` renews it\n" + "\n".join(differences[:20])
+
+    def _is_to_renew(self, path: Path) -> bool:
+        is_first = self.renew and path not in self._renewed
+        self._renewed.add(path)
+        return is_first
 
     def check_output(self, name: str, files: Files, root: str = "ROOT") -> None:
         """Compare an output: its rows, and everything that zsic writes beside them."""
@@ -217,6 +222,16 @@ def find_differences(expected: Any, actual: Any, at: str = "") -> Iterator[str]:
             yield f"{at}: the embedding differs"
     elif type(expected) is not type(actual) or expected != actual:
         yield f"{at}: {expected!r}, now {actual!r}"
+
+
+def _load(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def _vector(digits: str) -> Any:

@@ -18,7 +18,7 @@ from moto.server import ThreadedMotoServer
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support.faultproxy import FaultProxy
-from support.place import Place
+from support.place import DISK_AND_S3, REAL_S3, Place
 from support.swift import Swift
 
 from zsic.core.spec import StoreSpec
@@ -158,7 +158,7 @@ def on_ray(cluster_address: str) -> dict[str, object]:
     return {"engine": "ray", "address": cluster_address, "no_progress_timeout_s": 120}
 
 
-@pytest.fixture(params=["disk", "s3", pytest.param("real_s3", marks=pytest.mark.real_s3)])
+@pytest.fixture(params=[*DISK_AND_S3, REAL_S3])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """An empty folder, and the same test again in an empty bucket of either server."""
     if request.param == "disk":

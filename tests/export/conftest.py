@@ -1,19 +1,14 @@
 from pathlib import Path
 
 import pytest
-from support.place import Place
+from support.place import DISK_FIRST, open_place
 from support.published import Lake, fill, publish
 
-from zsic.core.spec import StoreSpec
 
-
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(params=DISK_FIRST)
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
-    """A published output on disk and on S3, its parts in another order than its shards."""
-    if request.param == "disk":
-        place = Place(str(tmp_path), StoreSpec(attempts=2, timeout_s=10))
-    else:
-        place = request.getfixturevalue("s3_place")
+    """A published output, its parts in another order than its shards."""
+    place = open_place(request, tmp_path)
     fill(place)
     store, rows = publish(place.at("out"), place.at("in"), store=place.store, backwards=True)
     return Lake(place, store, rows)

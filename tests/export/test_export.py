@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from support.place import Place
+from support.place import DISK_AND_S3, Place
 from support.published import Lake, Reply, by_index, fill, publish, relabel
 from support.runs import LABELS, draw
 
@@ -88,6 +88,10 @@ def read_shards(place: Place, folder: str) -> dict[int, dict[str, Any]]:
     return found
 
 
+on_s3_too = pytest.mark.parametrize("lake", DISK_AND_S3, indirect=True)
+
+
+@on_s3_too
 def test_a_tree_has_every_image_byte_by_byte_under_its_label(lake: Lake) -> None:
     exported = run(lake)
     tree = read_tree(lake.place, "there")
@@ -109,6 +113,7 @@ def test_endings_follow_the_content(lake: Lake) -> None:
             assert name.endswith({"JPEG": ".jpg", "PNG": ".png"}[str(kind)])
 
 
+@on_s3_too
 def test_shards_have_every_image_with_its_label(lake: Lake) -> None:
     exported = run(lake, form="webdataset")
     samples = read_shards(lake.place, "there")

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zsic.core.embedding import to_column
@@ -43,7 +43,6 @@ def reference(
 
 
 @given(st.integers(0, 2**32), st.integers(1, 200), st.integers(1, 30), st.integers(1, 3), st.integers(1, 4))
-@settings(max_examples=60)
 def test_it_is_what_float64_says(seed: int, n_rows: int, n: int, n_queries: int, n_parts: int) -> None:
     rng = np.random.default_rng(seed)
     dim = 8

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.checkpoints import one_thread, tiny_checkpoints
-from support.place import Place
+from support.place import DISK_AND_S3, DISK_FIRST, open_place
 from support.published import Lake, Reply, fill, publish
 from support.runs import draw
 
@@ -55,7 +55,7 @@ def embed(encoder: ImageEncoder) -> Callable[[bytes], np.ndarray]:
     return encode
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(params=DISK_FIRST)
 def lake(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -64,10 +64,7 @@ def lake(
     embed: Callable[[bytes], np.ndarray],
 ) -> Lake:
     """An output with embeddings by the bundled model."""
-    if request.param == "disk":
-        place = Place(str(tmp_path), StoreSpec(attempts=2, timeout_s=10))
-    else:
-        place = request.getfixturevalue("s3_place")
+    place = open_place(request, tmp_path)
     fill(place)
 
     def answer(row: RawRow) -> Reply:
@@ -89,6 +86,7 @@ def expected(lake: Lake, query_D: np.ndarray, n: int) -> list[int]:
     return [row_id for _, row_id in sorted(rows)[:n]]
 
 
+@pytest.mark.parametrize("lake", DISK_AND_S3, indirect=True)
 def test_texts_find_what_the_reference_finds(lake: Lake, demo: Checkpoint) -> None:
     texts = ("a red circle", "something green")
     found = search(SearchSpec(lake.output, texts, top=7, store=lake.place.store))

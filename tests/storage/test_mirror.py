@@ -1,11 +1,12 @@
 """The Delta table over an output is its last snapshot: at any moment, after any death, whoever came first."""
 
-import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
@@ -53,9 +54,7 @@ from zsic.storage.snapshot import Snapshot, last_snapshot, read_snapshot
 from zsic.storage.store import Store, open_store
 
 Wire = Literal["lose", "unavailable", "reset", "truncate"]
-
-EVERY = min(6, int(os.environ.get("ZSIC_TEST_CRASH_EVERY", "6")))
-"""One operation in so many is broken, beside the commit itself; 1 breaks all."""
+WIRE_ACTS: tuple[Wire, ...] = ("lose", "unavailable", "reset", "truncate")
 
 
 @dataclass
@@ -97,7 +96,7 @@ def open_lake(uri: str, **fields: object) -> Lake:
     return Lake(open_store(uri, spec), spec)
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.variant)])
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
     """On disk and on an S3 server, under a name that URLs would spell otherwise."""
     if request.param == "disk":
@@ -106,9 +105,12 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
     return open_lake(f"s3://{bucket}/some/my out é", s3_endpoint_url=endpoint)
 
 
-def test_the_table_follows_every_snapshot_in_one_commit(lake: Lake) -> None:
+@pytest.mark.parametrize(
+    ("lake", "n_nights"), [("disk", 3), ("s3", 2), pytest.param("s3", 3, marks=pytest.mark.variant)], indirect=["lake"]
+)
+def test_the_table_follows_every_snapshot_in_one_commit(lake: Lake, n_nights: int) -> None:
     world = make_world()
-    for night in range(3):
+    for night in range(n_nights):
         assert play(lake.output(), world, run=f"night-{night}", prune=True) is not None
         lake.assert_is_snapshot()
         assert_exact(lake.store, world)
@@ -182,7 +184,10 @@ def test_the_number_of_the_snapshot_outlives_checkpoints_of_the_log(tmp_path: Pa
     assert lake.rows() == read_published(lake.store)
 
 
-def test_one_of_many_publishers_wins(lake: Lake) -> None:
+@pytest.mark.parametrize(
+    ("lake", "n_races"), [("disk", 5), ("s3", 2), pytest.param("s3", 5, marks=pytest.mark.variant)], indirect=["lake"]
+)
+def test_one_of_many_publishers_wins(lake: Lake, n_races: int) -> None:
     world = make_world()
     for night in range(2):
         play(Output(lake.store, clock=Hours()), world, run=f"night-{night}")
@@ -194,7 +199,7 @@ def test_one_of_many_publishers_wins(lake: Lake) -> None:
             barrier.wait()
             lake.mirror().follow(snapshot)
 
-        for _ in range(5):
+        for _ in range(n_races):
             lake.store.delete(f"_delta_log/{night:020d}.json")
             with ThreadPoolExecutor(6) as pool:
                 list(pool.map(follow, range(6)))
@@ -203,11 +208,18 @@ def test_one_of_many_publishers_wins(lake: Lake) -> None:
         world.add([f"/photos/of-night-{night}.jpg"])
 
 
-@pytest.mark.parametrize("act", ["lose", "unavailable", "reset", "truncate"])
-def test_requests_that_break_on_the_wire(s3_bucket: tuple[str, str], fault_proxy: FaultProxy, act: Wire) -> None:
+@pytest.mark.parametrize(
+    ("every", "acts"),
+    [
+        pytest.param(2, WIRE_ACTS, id="by turns"),
+        *(pytest.param(1, [act], id=act, marks=pytest.mark.variant) for act in WIRE_ACTS),
+    ],
+)
+def test_requests_that_break_on_the_wire(
+    s3_bucket: tuple[str, str], fault_proxy: FaultProxy, every: int, acts: Sequence[Wire]
+) -> None:
     """Whichever request of a commit breaks, the table is written once."""
     endpoint, bucket = s3_bucket
-
     lake = open_lake(f"s3://{bucket}/out", s3_endpoint_url=endpoint)
     world = make_world()
     play(lake.output(), world)
@@ -227,11 +239,11 @@ def test_requests_that_break_on_the_wire(s3_bucket: tuple[str, str], fault_proxy
 
     n = follow()
     assert n >= 4
-    for at in range(n):
+    for at, act in zip(range(0, n, every), cycle(acts), strict=False):
         assert follow(Rule("_delta_log", act, amount=20, times=1, after=at)) > at
 
 
-@pytest.mark.parametrize("kind", ["disk", "s3"])
+@pytest.mark.parametrize("kind", ["disk", pytest.param("s3", marks=pytest.mark.variant)])
 def test_three_processes_publish_one_output(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
     endpoint, uri = "", str(tmp_path / "out")
     if kind == "s3":
@@ -239,7 +251,7 @@ def test_three_processes_publish_one_output(tmp_path: Path, kind: str, request: 
         uri = f"s3://{bucket}/out"
     racers = [
         subprocess.Popen(
-            [sys.executable, "-m", "support.racer", uri, endpoint, name, "delta"],
+            [sys.executable, "-m", "support.racer", uri, endpoint, name, "3", "delta"],
             cwd=TESTS,
             stderr=subprocess.PIPE,
             text=True,
@@ -270,9 +282,14 @@ def assert_readable(lake: Lake) -> None:
     assert files in found
 
 
+@pytest.mark.parametrize(
+    "every", [28, pytest.param(6, marks=pytest.mark.variant), pytest.param(1, marks=pytest.mark.faults)]
+)
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("story", STORIES)
-def test_every_operation_of_publishing_is_a_place_to_die_at(tmp_path: Path, story: str, act: Act) -> None:
+def test_every_operation_of_publishing_is_a_place_to_die_at(tmp_path: Path, story: str, act: Act, every: int) -> None:
+    """The commit itself breaks in every tier."""
+
     def prepare(lake: Lake) -> World:
         world = make_world()
         if story == "second":
@@ -287,7 +304,8 @@ def test_every_operation_of_publishing_is_a_place_to_die_at(tmp_path: Path, stor
     assert mirror.published_at
     # What comes before the snapshot is `test_crashpoints`'.
     commit = mirror.published_at[-1]
-    for at in {commit, *range(commit - 14 + ACTS.index(act), counting.n_operations + 1, EVERY)}:
+    first = commit - 14 + ACTS.index(act) * every // len(ACTS)
+    for at in {commit, *range(first, counting.n_operations + 1, every)}:
         lake = open_lake(str(tmp_path / f"out-{at}"))
         world, broken = prepare(lake), Breaking(lake.store, at, act)
         break_and_mend(

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.place import Place
+from support.place import DISK_FIRST, REAL_S3, Place
 from support.published import publish, tar_of
 from support.runs import draw, write_shard
 from support.videos import make_video
@@ -38,6 +38,9 @@ def read_back(store: Store, spec: StoreSpec, rows: list[dict[str, Any]]) -> dict
 
 def ok(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["outcome"] == "ok"]
+
+
+on_disk_first = pytest.mark.parametrize("place", [*DISK_FIRST, REAL_S3], indirect=True)
 
 
 @pytest.fixture
@@ -74,6 +77,7 @@ def test_it_ends_when_nobody_waits_any_more(tmp_path: Path) -> None:
     assert [row for row, _ in Originals(store, Objects(StoreSpec())).read([last])] == [last]
 
 
+@on_disk_first
 def test_any_choice_of_rows_will_do(lake: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(originals_module, "SOURCES_AT_ONCE", 2)
     store, rows = publish(lake.at("out"), lake.at("in"), store=lake.store)
@@ -82,6 +86,7 @@ def test_any_choice_of_rows_will_do(lake: Place, monkeypatch: pytest.MonkeyPatch
         assert read_back(store, lake.store, chosen) == {row["id"]: row["data"] for row in chosen}
 
 
+@on_disk_first
 def test_a_row_that_failed_gives_its_reason(lake: Place) -> None:
     store, rows = publish(lake.at("out"), lake.at("in"), store=lake.store)
     (null,) = (row for row in rows if row["outcome"] != "ok")
@@ -207,6 +212,7 @@ def test_a_name_that_is_no_text_leads_back_as_well(tmp_path: Path) -> None:
     assert read_back(store, StoreSpec(), rows) == {rows[0]["id"]: draw(1)}
 
 
+@on_disk_first
 def test_a_frame_is_found_by_its_time(lake: Place) -> None:
     lake.put("in/d.mp4", make_video("mp4", 20, noise=True))
     store, rows = publish(lake.at("out"), lake.at("in"), store=lake.store, fps=2)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from support.place import DISK_AND_S3, DISK_FIRST, open_empty
 from support.toy import (
     FIELDS,
     SOURCE,
@@ -39,6 +40,16 @@ def uris(n: int, start: int = 0) -> list[str]:
     return [f"/photos/{number:04d}.jpg" for number in range(start, start + n)]
 
 
+on_s3_too = pytest.mark.parametrize("store", DISK_AND_S3, indirect=True)
+"""For whole runs and a run that dies; `test_crashpoints` breaks every operation on S3."""
+
+
+@pytest.fixture(params=DISK_FIRST)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty output store."""
+    return open_empty(request, tmp_path)
+
+
 @pytest.fixture
 def world() -> World:
     """Ten images, one of them damaged, and a shard."""
@@ -62,6 +73,7 @@ def start(output: Output, world: World, **update: bool) -> tuple[Plan, Lease]:
     return work.plan, work.lease
 
 
+@on_s3_too
 def test_images_then_more_images(store: Store, world: World) -> None:
     output = Output(store)
     snapshot = play(output, world)
@@ -507,6 +519,7 @@ def test_what_a_manifest_names_in_vain_is_not_tried_again(store: Store) -> None:
     assert begin(output, world).plan is None
 
 
+@on_s3_too
 def test_a_commit_that_died_before_its_snapshot_is_done_again(store: Store, world: World) -> None:
     output = Output(store)
     play(output, world)

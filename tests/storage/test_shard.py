@@ -153,7 +153,7 @@ def test_a_shard_cut_at_any_byte_gives_the_samples_before_and_one_in_place_of_th
     assert read_bytes(data[: end_of_members + 512], tmp_path) == whole
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(st.integers(0, 5 * 1536), st.binary(min_size=1, max_size=20)), max_size=4),
     st.integers(0, 10240),
@@ -214,14 +214,15 @@ def test_copies_of_a_groups_json_do_not_fill_the_memory(tmp_path: Path, monkeypa
     assert read_bytes(make_tar(members), tmp_path, make_job("json"), skip={0, 1}) == samples[2:]
 
 
+@pytest.mark.parametrize("n", [25_000, pytest.param(100_000, marks=pytest.mark.variant)])
 @pytest.mark.parametrize("keep", [(), ("json",)])
-def test_many_empty_members_of_one_name_are_read_in_bounded_time(tmp_path: Path, keep: tuple[str, ...]) -> None:
+def test_many_empty_members_of_one_name_are_read_in_bounded_time(tmp_path: Path, keep: tuple[str, ...], n: int) -> None:
     header = make_tar([("x.1.jpg", b"")])[:512]
     begun = time.process_time()
-    samples = read_bytes(header * 100_000 + bytes(1024), tmp_path, make_job(*keep))
-    assert time.process_time() - begun < 40  # four seconds, on a quiet machine
-    assert len(samples) == 100_000
-    assert (samples[0].key, samples[-1].key) == ("x.1.jpg", "x.1.jpg#100000")
+    samples = read_bytes(header * n + bytes(1024), tmp_path, make_job(*keep))
+    assert time.process_time() - begun < n / 5_000  # a tenth of it, on a quiet machine
+    assert len(samples) == n
+    assert (samples[0].key, samples[-1].key) == ("x.1.jpg", f"x.1.jpg#{n}")
 
 
 def test_links_and_devices_are_no_samples_and_odd_names_are_only_names(tmp_path: Path) -> None:

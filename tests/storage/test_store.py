@@ -123,6 +123,14 @@ def test_missing_bucket_is_explained(s3_bucket: tuple[str, str]) -> None:
         store.create("x", b"1")
 
 
+def test_an_impossible_name_is_refused_at_once(s3_environment: None) -> None:
+    store = open_store("s3://Not!A!Bucket/out", StoreSpec(attempts=8))
+    begun = time.monotonic()
+    with pytest.raises(StoreError, match=r"s3://Not!A!Bucket/out: no bucket or object can have such a name"):
+        store.read("x")
+    assert time.monotonic() - begun < 2
+
+
 @pytest.mark.parametrize("uri", ["gs://bucket/out", "http://host/out"])
 def test_store_without_a_proof_is_refused(uri: str) -> None:
     with pytest.raises(StoreError, match="scheme"):

@@ -1,7 +1,7 @@
 """Seeded damage: whole files of every kind, mutated, and read as a job reads them.
 
-`python -m support.mutants KIND FIRST LAST` tries mutants by number, each the same wherever it runs.  It is a process of
-its own, because what it looks for may be a crash: the number under way is then the last one in its log.
+`python -m support.mutants FIRST LAST LOG KIND...` tries mutants by number, each the same wherever it runs.  It is a
+process of its own, because what it looks for may be a crash: the mutant under way is then the last one in its log.
 """
 
 import gzip
@@ -266,7 +266,7 @@ def try_mutants(kind: str, numbers: range, log: io.TextIOBase) -> str:
         before = _peak_mb()
         for number in numbers:
             log.seek(0)
-            log.write(f"{number:12d}")
+            log.write(f"{kind:8s}{number:12d}")
             log.flush()
             data = mutant(kind, number)
             begun = time.process_time()
@@ -288,6 +288,7 @@ def _peak_mb() -> int:
 
 
 if __name__ == "__main__":
-    kind, first, last, log_path = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    first, last, log_path, *kinds = sys.argv[1:]
     with open(log_path, "w", encoding="ascii") as log:
-        sys.stdout.write(try_mutants(kind, range(first, last), log) + "\n")
+        for kind in kinds:
+            sys.stdout.write(try_mutants(kind, range(int(first), int(last)), log) + "\n")

@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from zsic.core.spec import StoreSpec
+from zsic.storage.store import Store, open_store
+
+DISK_AND_S3 = ["disk", "s3"]
+DISK_FIRST = ["disk", pytest.param("s3", marks=pytest.mark.variant)]
+"""Places for tests whose subject is not the store."""
+REAL_S3 = pytest.param("real_s3", marks=pytest.mark.real_s3)
 
 
 @dataclass
@@ -37,3 +45,19 @@ class Place:
     @property
     def bucket(self) -> str:
         return self.uri.removeprefix("s3://")
+
+
+def open_empty(request: pytest.FixtureRequest, folder: Path) -> Store:
+    """Open an empty output store of the kind that a fixture's parameter names: one of `DISK_AND_S3`."""
+    if request.param == "disk":
+        return open_store(str(folder / "out"), StoreSpec())
+    endpoint, bucket = request.getfixturevalue("s3_bucket")
+    return open_store(f"s3://{bucket}/some/out", StoreSpec(s3_endpoint_url=endpoint))
+
+
+def open_place(request: pytest.FixtureRequest, folder: Path) -> Place:
+    """Open an empty place of the kind that a fixture's parameter names: one of `DISK_AND_S3`."""
+    if request.param == "disk":
+        return Place(str(folder), StoreSpec(attempts=2, timeout_s=10))
+    place: Place = request.getfixturevalue("s3_place")
+    return place

@@ -69,7 +69,7 @@ class S3Store:
         Raises `FileNotFoundError`, `FileExistsError` (412, 409), or `StoreError` when it was refused, or tried in vain.
         """
         import aiohttp
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
         from fsspec.asyn import sync
 
         async def bounded() -> T:
@@ -81,6 +81,8 @@ class S3Store:
             try:
                 result: T = sync(self._s3().loop, bounded)
                 return result
+            except ParamValidationError as error:
+                raise StoreError(f"output: {self.uri}: no bucket or object can have such a name") from error
             except (OSError, BotoCoreError, ClientError, aiohttp.ClientError) as error:
                 self._sort(what, error)
 

@@ -69,6 +69,18 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `zsic demo` has run, with few pictures and without Ray; tests add outputs of other names."""
+    from zsic.console import demo
+
+    folder = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        demo(Path("zsic-demo"), 60, 0, engine="local")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def s3_environment() -> Iterator[None]:
     """Credentials that every server here takes, and nothing of what the machine's own configuration would add."""
     if "ZSIC_TEST_S3_ENDPOINT" in os.environ:

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in a process of its own, no Ray."""
+"""The command line as a user meets it; no Ray."""
 
 import json
 import os
@@ -169,15 +169,16 @@ def test_another_jobs_output_is_exit_code_4(tmp_path: Path, told: Told) -> None:
     assert "model.digest" in err
 
 
-def test_plan_predicts_for_a_cluster_that_is_not_there(tmp_path: Path) -> None:
+def test_plan_predicts_for_a_cluster_that_is_not_there(tmp_path: Path, told: Told) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for number in range(30):
         (folder / f"{number}.png").write_bytes(draw(number))
     arguments = (folder, "--labels", ",".join(LABELS), "--output", tmp_path / "out")
-    done = zsic("plan", *arguments, "--sample", 20, "--cluster", "4x16cpu,2x8cpu1gpu", "--num-gpus", 1, "--price", 12)
-    assert done.returncode == 0, done.stderr
-    lines = {line.split()[0]: " ".join(line.split()) for line in done.stdout.splitlines()}
+    flags = ("--sample", 20, "--cluster", "4x16cpu,2x8cpu1gpu", "--num-gpus", 1, "--price", 12)
+    code, out, err = told("plan", *arguments, *flags)
+    assert code == 0, err
+    lines = {line.split()[0]: " ".join(line.split()) for line in out.splitlines()}
     assert lines["cluster"] == "cluster 6 nodes, 80 CPUs, 2 GPUs"
     assert "any of 6 nodes" in lines["decode"]
     assert "2 actors 2 nodes with GPUs" in lines["encode"]
@@ -188,9 +189,9 @@ def test_plan_predicts_for_a_cluster_that_is_not_there(tmp_path: Path) -> None:
     assert re.fullmatch(r"cost 0\.\d\d at 12\.00 an hour .*; [\d.]+ a million images", lines["cost"])
     assert not (tmp_path / "out").exists()
 
-    done = zsic("plan", *arguments)
-    assert "bound" in done.stdout
-    assert "cost" not in done.stdout
+    _, out, _ = told("plan", *arguments)
+    assert "bound" in out
+    assert "cost" not in out
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,7 @@ def test_what_plan_is_asked_is_no_flag_of_classify(told: Told) -> None:
     assert "--sample" in err
 
 
-def test_predict_prints_a_table_and_json_of_the_pipeline(tmp_path: Path) -> None:
+def test_predict_prints_a_table_and_json_of_the_pipeline(tmp_path: Path, told: Told) -> None:
     import transformers
 
     from zsic.demo import MODEL_PATH
@@ -226,21 +227,21 @@ def test_predict_prints_a_table_and_json_of_the_pipeline(tmp_path: Path) -> None
     paths = [tmp_path / "one.png", tmp_path / "two.png"]
     for number, path in enumerate(paths):
         path.write_bytes(draw(2 * number + 1))
-    done = zsic("predict", *paths, "--labels", ",".join(LABELS), "--top-k", 2)
-    assert done.returncode == 0, done.stderr
-    rows = [line.split() for line in done.stdout.splitlines()]
+    code, out, err = told("predict", *paths, "--labels", ",".join(LABELS), "--top-k", 2)
+    assert code == 0, err
+    rows = [line.split() for line in out.splitlines()]
     assert rows[0] == ["image", "rank", "label", "score"]
     assert [row[-4] if row[0] == str(path) else "" for row, path in zip(rows[1::2], paths, strict=True)] == ["1", "1"]
 
-    done = zsic("predict", *paths, "--labels", ",".join(LABELS), "--json", "--decode-mode", "pil")
-    ours = json.loads(done.stdout)
+    _, out, _ = told("predict", *paths, "--labels", ",".join(LABELS), "--json", "--decode-mode", "pil")
+    ours = json.loads(out)
     pipeline = transformers.pipeline("zero-shot-image-classification", model=str(MODEL_PATH))
     theirs = pipeline([str(path) for path in paths], candidate_labels=LABELS)
     for our, their in zip(ours, theirs, strict=True):
         assert [entry["label"] for entry in our] == [entry["label"] for entry in their]
         assert [entry["score"] for entry in our] == pytest.approx([entry["score"] for entry in their], abs=1e-5)
-    single = json.loads(zsic("predict", paths[0], "--labels", ",".join(LABELS), "--json").stdout)
-    assert set(single[0]) == {"label", "score"}
+    _, out, _ = told("predict", paths[0], "--labels", ",".join(LABELS), "--json")
+    assert set(json.loads(out)[0]) == {"label", "score"}
 
 
 def test_predict_explains_its_answers_in_pictures(tmp_path: Path, told: Told) -> None:
@@ -288,16 +289,16 @@ def test_predict_tells_of_a_bad_image_and_answers_the_others(tmp_path: Path, tol
     assert told("predict", tmp_path / "bad.png", "--labels", "cat,dog")[0] == 2
 
 
-def test_labels_check_shows_prompts_and_warns(tmp_path: Path) -> None:
+def test_labels_check_shows_prompts_and_warns(tmp_path: Path, told: Told) -> None:
     (tmp_path / "labels.txt").write_text("red circle\nRed  circle\n" + "a very long label " * 30 + "\n")
-    done = zsic("labels", "check", tmp_path / "labels.txt", "--template", "a photo of a {}.")
-    assert done.returncode == 0, done.stderr
-    assert "a photo of a red circle." in done.stdout
-    assert "case or white space" in done.stdout
-    assert "exceed the limit" in done.stdout
+    code, out, err = told("labels", "check", tmp_path / "labels.txt", "--template", "a photo of a {}.")
+    assert code == 0, err
+    assert "a photo of a red circle." in out
+    assert "case or white space" in out
+    assert "exceed the limit" in out
     (tmp_path / "several.yaml").write_text("mode: multi\nlabels: [red, {name: star, negative: 'not a {}'}]\n")
-    done = zsic("labels", "check", tmp_path / "several.yaml")
-    shown = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    _, out, _ = told("labels", "check", tmp_path / "several.yaml")
+    shown = [" ".join(line.split()) for line in out.splitlines()]
     assert "against not a star 6" in shown
     assert "against This is a photo of something else. 13" in shown
     assert any(line.startswith("warning: 'red': no `threshold`") for line in shown)
@@ -307,6 +308,7 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:
     path = tmp_path / "\x1b[2Jevil.png"
     path.write_bytes(b"not an image")
     done = zsic("predict", path, "--labels", "cat,dog")
+    assert done.returncode == 2
     assert "\x1b[2J" not in done.stdout + done.stderr
     assert "\\x1b[2J" in done.stderr
 

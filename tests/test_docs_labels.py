@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from support.runs import draw
 from test_readme import blocks, commands
 
+from zsic.cli import run_command
 from zsic.core.label_form import LabelForm, LabelSetForm, RejectForm
 from zsic.core.labels import LabelSet, load_labels
 from zsic.core.spec import LabelsSpec
@@ -113,15 +114,42 @@ def test_figures_are_those_of_the_measurement() -> None:
         assert [ours[3], ours[5]] == found, start
 
 
+def arguments_of_zsic() -> list[list[str]]:
+    found = [words[1:] for words in commands(PAGE) if words[0] == "zsic"]
+    assert len(found) > 8
+    return found
+
+
+def check_all_three_label_sets(folder: Path) -> None:
+    table = ds.dataset(sorted((folder / "zsic-demo" / "all").glob("*.parquet"))).to_table()
+    assert {"label_colour", "label_shape", "label_tag", "labels_tag"} <= set(table.column_names)
+    assert "label" not in table.column_names
+
+
+@pytest.mark.xdist_group("demo")
+def test_commands_and_python_run(
+    demo_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(demo_folder)
+    assert {"shapes.yaml", "families.yaml", "several.yaml"} <= set(_named(demo_folder))
+    (demo_folder / "photo.jpg").write_bytes(draw(0))
+    for arguments in arguments_of_zsic():
+        code = run_command(arguments)
+        assert code == 0, (arguments, *capfd.readouterr())
+    check_all_three_label_sets(demo_folder)
+    for code_block in blocks("python", PAGE):
+        exec(code_block, {})
+        assert capfd.readouterr().out
+
+
 @pytest.mark.ray
-def test_commands_and_python_run_as_they_stand(tmp_path: Path) -> None:
-    assert {"shapes.yaml", "families.yaml", "several.yaml"} <= set(_named(tmp_path))
+@pytest.mark.variant
+def test_commands_and_python_run_as_processes_with_a_cold_start(tmp_path: Path) -> None:
+    _named(tmp_path)
     (tmp_path / "photo.jpg").write_bytes(draw(0))
     program = [str(Path(sys.executable).parent / "zsic")]
-    runs = [[*program, "demo", "--images", "60"]]
-    runs += [[*program, *words[1:]] for words in commands(PAGE) if words[0] == "zsic"]
+    runs = [[*program, *arguments] for arguments in (["demo", "--images", "60"], *arguments_of_zsic())]
     runs += [[sys.executable, "-c", code] for code in blocks("python", PAGE)]
-    assert len(runs) > 9
     for command in runs:
         done = subprocess.run(
             command,
@@ -133,6 +161,4 @@ def test_commands_and_python_run_as_they_stand(tmp_path: Path) -> None:
             timeout=300,
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
-    table = ds.dataset(sorted((tmp_path / "zsic-demo" / "all").glob("*.parquet"))).to_table()
-    assert {"label_colour", "label_shape", "label_tag", "labels_tag"} <= set(table.column_names)
-    assert "label" not in table.column_names
+    check_all_three_label_sets(tmp_path)

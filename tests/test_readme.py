@@ -12,6 +12,7 @@ import pytest
 import yaml
 from support.runs import draw, write_shard
 
+from zsic.cli import run_command
 from zsic.core.labels import load_labels
 from zsic.core.outcome import Outcome
 from zsic.core.schema import AnswerColumns, output_schema
@@ -57,12 +58,12 @@ def test_every_outcome_family_and_column_is_named() -> None:
         assert f"`{name}`" in README
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Path:
-    """What the commands of the README need to be there, and no more."""
-    folder = tmp_path_factory.mktemp("readme")
+def prepare(folder: Path, s3_server: str) -> None:
+    """Put into a folder and into S3 what the commands of the README need, and no more."""
     client = boto3.client("s3", endpoint_url=s3_server)
     client.create_bucket(Bucket="lake")
+    for entry in client.list_objects_v2(Bucket="lake").get("Contents", []):
+        client.delete_object(Bucket="lake", Key=entry["Key"])
     for number in range(2):
         shard = write_shard(folder / "shard.tar", range(number * 10, number * 10 + 10))
         client.put_object(Bucket="lake", Key=f"photos/photos-{number:05d}.tar", Body=shard.read_bytes())
@@ -71,20 +72,41 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, s3_server: str) -> Path:
     (folder / "job.yaml").write_text(blocks("yaml")[0])
     for name in ("zsic", "jobs"):
         (folder / name).symlink_to(ROOT / name)
-    return folder
+
+
+def arguments_of_zsic() -> list[list[str]]:
+    """The arguments of each `zsic` command of the README, then of jobs/README.md; `make demo` comes before them."""
+    texts = (README, (ROOT / "jobs" / "README.md").read_text(encoding="utf-8"))
+    return [
+        ["demo", "--images", "60"],
+        *(words[1:] for text in texts for words in commands(text) if words[0] == "zsic"),
+    ]
+
+
+@pytest.mark.xdist_group("demo")
+def test_commands_run(
+    demo_folder: Path, s3_server: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(demo_folder)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    prepare(demo_folder, s3_server)
+    for arguments in arguments_of_zsic():
+        code = run_command(arguments)
+        out, err = capfd.readouterr()
+        assert code == 0, (arguments, out, err)
+        assert out, arguments
+    assert (demo_folder / "labelled-again").is_dir()
 
 
 @pytest.mark.ray
-def test_commands_run_as_they_stand(workplace: Path, s3_server: str) -> None:
-    environment = {**os.environ, "AWS_ENDPOINT_URL": s3_server, "PYTHONPATH": ""}
-    texts = (README, (ROOT / "jobs" / "README.md").read_text(encoding="utf-8"))
-    ours = [words[1:] for text in texts for words in commands(text) if words[0] == "zsic"]
-    # `make demo` comes first in the README; here with fewer pictures.
-    for arguments in [["demo", "--images", "60"], *ours]:
+@pytest.mark.variant
+def test_commands_run_as_processes_with_a_cold_start(tmp_path: Path, s3_server: str) -> None:
+    prepare(tmp_path, s3_server)
+    for arguments in arguments_of_zsic():
         done = subprocess.run(
             [str(Path(sys.executable).parent / "zsic"), *arguments],
-            cwd=workplace,
-            env=environment,
+            cwd=tmp_path,
+            env={**os.environ, "AWS_ENDPOINT_URL": s3_server, "PYTHONPATH": ""},
             capture_output=True,
             text=True,
             check=False,
@@ -92,7 +114,7 @@ def test_commands_run_as_they_stand(workplace: Path, s3_server: str) -> None:
         )
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         assert done.stdout
-    assert (workplace / "labelled-again").is_dir()
+    assert (tmp_path / "labelled-again").is_dir()
 
 
 def test_spec_of_the_readme_is_valid() -> None:
@@ -110,8 +132,9 @@ def test_label_file_of_the_readme_is_valid(tmp_path: Path) -> None:
     assert label_set.rules.reject_some
 
 
-def test_python_of_the_readme_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(workplace)
+def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photo.jpg").write_bytes(draw(0))
+    monkeypatch.chdir(tmp_path)
     code = "\n".join(line for line in blocks("python")[0].splitlines() if "zsic.run" not in line)
     names: dict[str, object] = {}
     exec(code, names)

@@ -2,13 +2,13 @@
 
 import json
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from support.runs import LABELS, write_shard
 
+from zsic.cli import run_command
 from zsic.core.spec import load_spec
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -52,7 +52,6 @@ def test_a_spec_that_is_not_there(
     assert "none.yaml" in capsys.readouterr().err
 
 
-@pytest.mark.ray
 def test_a_night_and_what_comes_after(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,9 +59,11 @@ def test_a_night_and_what_comes_after(
     write_shard(shard, range(20))
     fields = {"source": str(shard), "labels": LABELS, "output": {"uri": str(out), "embeddings": True}}
     spec.write_text(json.dumps(fields))
-    # In a process of its own: one that has started a Ray of its own cannot join the cluster of other tests.
-    subprocess.run([sys.executable, "-m", "zsic", "run", spec], check=True, capture_output=True)
+    assert run_command(["run", str(spec)]) == 0
     # Nothing is new: no cluster is needed, and the table is recounted all the same.
+    capsys.readouterr()
+    assert call("classify.py", spec, monkeypatch=monkeypatch) == 0
+    assert "Nothing to do" in capsys.readouterr().out
     assert call("enrich.py", spec, monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out
     assert "Nothing to do" in said
@@ -75,7 +76,8 @@ def test_a_night_and_what_comes_after(
 
     other = str(tmp_path / "other")
     again = ["relabel", str(out), "--labels", "red,green", "--output", other]
-    subprocess.run([sys.executable, "-m", "zsic", *again], check=True, capture_output=True)
+    assert run_command(again) == 0
+    capsys.readouterr()
     assert call("relabel.py", *again[1:], monkeypatch=monkeypatch) == 0
     assert "Nothing to do" in capsys.readouterr().out
     assert call("relabel.py", *again[1:-1], out, monkeypatch=monkeypatch) == 2

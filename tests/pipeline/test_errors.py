@@ -1,12 +1,15 @@
 """What stops a run is told by its cause, and ends with the right exit code."""
 
 import pickle
+from collections.abc import Callable
 
+import pytest
 import ray.exceptions
 from ray.data.exceptions import ExecutionTimeoutError
 
-from zsic.core.errors import IncompleteError, ModelError, StoreError
-from zsic.pipeline.flow import _explain
+from zsic.core.errors import IncompleteError, ModelError, StoreError, ZsicError
+from zsic.pipeline.execute import explain_stop
+from zsic.pipeline.ray_engine import _explain
 
 
 def in_a_worker(error: Exception) -> Exception:
@@ -34,8 +37,9 @@ def test_what_must_be_mended_first_keeps_its_kind() -> None:
     assert str(told) == "model.name: is not on this node"
 
 
-def test_anything_else_is_named_by_its_first_line() -> None:
-    told = _explain(in_a_worker(ValueError("first\nsecond")))
+@pytest.mark.parametrize("explain", [explain_stop, lambda error: _explain(in_a_worker(error))], ids=["local", "ray"])
+def test_anything_else_is_named_by_its_first_line(explain: Callable[[Exception], ZsicError]) -> None:
+    told = explain(ValueError("first\nsecond"))
     assert isinstance(told, IncompleteError)
     assert "ValueError: first\n" in str(told)
     assert "second" not in str(told)

@@ -1,4 +1,4 @@
-"""The job's answers are those of transformers' zero-shot pipeline, for every family, through Ray."""
+"""The job's answers are those of transformers' zero-shot pipeline, for every family."""
 
 import io
 from collections.abc import Callable
@@ -13,8 +13,6 @@ from support.runs import read_table
 from zsic.core.spec import DecodeSpec, JobSpec
 from zsic.models.classifier import Classifier
 from zsic.pipeline.run import run
-
-pytestmark = pytest.mark.ray
 
 LABELS = ["cat", "a very big Red circle and a small GREEN triangle", "blue", "house"]
 

@@ -14,8 +14,8 @@ N_BROKEN = 6
 N_ROWS_SHOWN = 8
 
 
-def demo(folder: Path, n_images: int, seed: int) -> None:
-    """Draw, classify, show rows of the table, evaluate, and report."""
+def demo(folder: Path, n_images: int, seed: int, engine: str = "ray") -> None:
+    """Draw, classify on Ray or another engine, show rows of the table, evaluate, and report."""
     from zsic.demo.label_sets import labels
     from zsic.demo.shards import TRUTH_NAME, write_shards
 
@@ -31,7 +31,7 @@ def demo(folder: Path, n_images: int, seed: int) -> None:
     _say(f"zsic classify '{shards}/*.tar' --labels {names} --output {table}")
     run_job(
         make_spec(
-            {"source": f"{shards}/*.tar", "labels": str(names), "output": str(table), "execution": {"engine": "ray"}}
+            {"source": f"{shards}/*.tar", "labels": str(names), "output": str(table), "execution": {"engine": engine}}
         )
     )
 

@@ -1,13 +1,11 @@
 import tempfile
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsic.export import order
 from zsic.export.order import SortedRows
 
 
@@ -21,12 +19,8 @@ def test_rows_come_in_order_whatever_the_order_they_came_in(
     ids: list[int], run_rows: int, batch_rows: int, data: st.DataObject
 ) -> None:
     step = data.draw(st.integers(1, 30))
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        patch.object(order, "RUN_ROWS", run_rows),
-        patch.object(order, "BATCH_ROWS", batch_rows),
-    ):
-        rows = SortedRows(Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        rows = SortedRows(Path(folder), run_rows=run_rows, batch_rows=batch_rows)
         for start in range(0, len(ids), step):
             rows.add(batch_of(ids[start : start + step]))
         tables = list(rows.read())
@@ -36,18 +30,17 @@ def test_rows_come_in_order_whatever_the_order_they_came_in(
 
 def test_few_rows_are_held_while_runs_are_merged(tmp_path: Path) -> None:
     ids_N = np.random.default_rng(0).permutation(200_000)
-    with patch.object(order, "RUN_ROWS", 20_000), patch.object(order, "BATCH_ROWS", 500):
-        rows = SortedRows(tmp_path)
-        for part_N in np.array_split(ids_N, 50):
-            rows.add(pa.record_batch({"place": pa.array(part_N), "id": pa.array(part_N)}))
-        before = pa.total_allocated_bytes()
-        last, n, most = -1, 0, 0
-        for table in rows.read():
-            found_N = table["id"].to_numpy()
-            assert found_N[0] == last + 1
-            assert (np.diff(found_N) == 1).all()
-            last, n = int(found_N[-1]), n + len(found_N)
-            most = max(most, table.num_rows)
-            assert pa.total_allocated_bytes() - before < 2**20
+    rows = SortedRows(tmp_path, run_rows=20_000, batch_rows=500)
+    for part_N in np.array_split(ids_N, 50):
+        rows.add(pa.record_batch({"place": pa.array(part_N), "id": pa.array(part_N)}))
+    before = pa.total_allocated_bytes()
+    last, n, most = -1, 0, 0
+    for table in rows.read():
+        found_N = table["id"].to_numpy()
+        assert found_N[0] == last + 1
+        assert (np.diff(found_N) == 1).all()
+        last, n = int(found_N[-1]), n + len(found_N)
+        most = max(most, table.num_rows)
+        assert pa.total_allocated_bytes() - before < 2**20
     assert n == 200_000
     assert most <= 13 * 500

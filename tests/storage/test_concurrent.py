@@ -61,7 +61,7 @@ def test_several_at_once(
     n_seen = 0
     while any(racer.poll() is None for racer in racers):
         n_seen = max(n_seen, watch(store))
-        time.sleep(0.02)  # a reader that never rests takes the cores from the racers
+        time.sleep(0.05)  # a reader that never rests takes the cores from the racers
     for racer in racers:
         _, errors = racer.communicate()
         assert racer.returncode == 0, errors

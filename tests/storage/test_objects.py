@@ -14,7 +14,6 @@ from support.place import Place
 from zsic.core.errors import SourceError, SpecError
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.spec import StoreSpec
-from zsic.storage import objects as objects_module
 from zsic.storage.objects import ObjectInfo, Objects, ReadError
 
 ODD_NAMES = ["a b.jpg", "per%20cent%.jpg", "q?x=1.jpg", "hash#1.jpg", "ü-é.jpg", "=cmd|x.jpg", "[0].jpg", "tab\t.jpg"]
@@ -123,9 +122,8 @@ def test_many_are_read_in_order_and_one_failure_harms_no_other(place: Place) -> 
             assert answer == bytes([number]) * number
 
 
-def test_reading_many_holds_a_window_of_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects_module, "WINDOW_BYTES", 1000)
-    objects = Objects(StoreSpec())
+def test_reading_many_holds_a_window_of_bytes(tmp_path: Path) -> None:
+    objects = Objects(StoreSpec(), window_bytes=1000)
     infos = []
     for number in range(30):
         (tmp_path / str(number)).write_bytes(bytes(300))
@@ -156,13 +154,9 @@ def test_a_caller_that_stops_early_does_not_wait(s3_place: Place, fault_proxy: F
 
 
 @pytest.mark.parametrize("size", [0, 1, 99, 100, 101, 1000])
-def test_a_stream_gives_the_same_bytes_however_it_is_cut(
-    place: Place, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(objects_module, "CHUNK_BYTES", 100)
-    monkeypatch.setattr(objects_module, "WHOLE_BYTES", 99)
+def test_a_stream_gives_the_same_bytes_however_it_is_cut(place: Place, size: int) -> None:
     content = bytes(number % 251 for number in range(size))
-    objects = Objects(place.store)
+    objects = Objects(place.store, chunk_bytes=100, whole_bytes=99)
     with objects.open_stream(objects.stat(place.put("o", content))) as stream:
         start, rest = stream.take(7), b""
         skipped = stream.skip(150)
@@ -282,11 +276,7 @@ def test_impossible_names_are_failures_like_any_other(s3_environment: None, uri:
     assert failure_of(lambda: objects.stat(uri)).outcome is outcome
 
 
-def test_a_stream_survives_faults_without_losing_or_doubling_a_byte(
-    s3_place: Place, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(objects_module, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(objects_module, "WHOLE_BYTES", 1000)
+def test_a_stream_survives_faults_without_losing_or_doubling_a_byte(s3_place: Place, fault_proxy: FaultProxy) -> None:
     content = os.urandom(9_500)
     uri = s3_place.put("o", content)
     fault_proxy.rules = [
@@ -294,20 +284,18 @@ def test_a_stream_survives_faults_without_losing_or_doubling_a_byte(
         Rule("^GET", "unavailable", after=2, times=2),
         Rule("^GET", "reset", after=4, times=1),
     ]
-    objects = Objects(StoreSpec(s3_endpoint_url=fault_proxy.url, attempts=4, timeout_s=0.5))
+    store = StoreSpec(s3_endpoint_url=fault_proxy.url, attempts=4, timeout_s=0.5)
+    objects = Objects(store, chunk_bytes=1000, whole_bytes=1000)
     with objects.open_stream(objects.stat(uri)) as stream:
         assert stream.take(20_000) == content
     assert fault_proxy.count("^GET") == 10 + 4
 
 
-def test_a_stream_of_an_object_that_changes_meanwhile_says_so(
-    s3_place: Place, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(objects_module, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(objects_module, "WHOLE_BYTES", 1000)
+def test_a_stream_of_an_object_that_changes_meanwhile_says_so(s3_place: Place, fault_proxy: FaultProxy) -> None:
     uri = s3_place.put("o", bytes(9_500))
     fault_proxy.rules = [Rule("^GET", "call", callback=lambda: s3_place.put("o", os.urandom(9_500)), after=5)]
-    objects = Objects(StoreSpec(s3_endpoint_url=fault_proxy.url, attempts=2))
+    store = StoreSpec(s3_endpoint_url=fault_proxy.url, attempts=2)
+    objects = Objects(store, chunk_bytes=1000, whole_bytes=1000)
     with objects.open_stream(objects.stat(uri)) as stream:
         assert stream.take(3000) == bytes(3000)
         assert failure_of(lambda: stream.take(6000)).outcome is Outcome.CHANGED

@@ -17,7 +17,6 @@ from support.videos import make_video
 from zsic.core.errors import SpecError
 from zsic.core.outcome import Failure, Outcome
 from zsic.core.spec import StoreSpec
-from zsic.storage import originals as originals_module
 from zsic.storage.objects import Objects
 from zsic.storage.originals import Originals, RowRef
 from zsic.storage.store import Store, open_store
@@ -29,9 +28,9 @@ def parquet_of(images: list[bytes | None], column: str = "image", **others: Any)
     return buffer.getvalue()
 
 
-def read_back(store: Store, spec: StoreSpec, rows: list[dict[str, Any]]) -> dict[int, bytes | Failure]:
+def read_back(store: Store, spec: StoreSpec, rows: list[dict[str, Any]], **limits: int) -> dict[int, bytes | Failure]:
     refs = [RowRef(row["id"], row["uri"], row["key"]) for row in rows]
-    answers = list(Originals(store, Objects(spec)).read(refs))
+    answers = list(Originals(store, Objects(spec), **limits).read(refs))
     assert [ref for ref, _ in answers] == refs
     return {ref.id: answer for ref, answer in answers}
 
@@ -78,12 +77,11 @@ def test_it_ends_when_nobody_waits_any_more(tmp_path: Path) -> None:
 
 
 @on_disk_first
-def test_any_choice_of_rows_will_do(lake: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(originals_module, "SOURCES_AT_ONCE", 2)
+def test_any_choice_of_rows_will_do(lake: Place) -> None:
     store, rows = publish(lake.at("out"), lake.at("in"), store=lake.store)
     for start in range(4):
         chosen = ok(rows)[start::4]
-        assert read_back(store, lake.store, chosen) == {row["id"]: row["data"] for row in chosen}
+        assert read_back(store, lake.store, chosen, sources_at_once=2) == {row["id"]: row["data"] for row in chosen}
 
 
 @on_disk_first

@@ -14,11 +14,10 @@ from support.place import Place
 
 from zsic.core.outcome import Outcome
 from zsic.core.spec import JobSpec, StoreSpec, make_spec
-from zsic.storage import objects as objects_module
-from zsic.storage import shard as shard_module
-from zsic.storage.objects import Objects
+from zsic.storage.objects import CHUNK_BYTES, Objects
 from zsic.storage.sample import End, Sample, Source
 from zsic.storage.samples import read_samples
+from zsic.storage.shard import GROUP_BYTES, read_shard
 
 JPEG = b"\xff\xd8\xff\xe0 not all of a JPEG"
 PHOTOS = [(f"{number:03d}.jpg", JPEG + bytes([number]) * 700) for number in range(6)]
@@ -40,14 +39,28 @@ def make_job(*keep: str, **fields: Any) -> JobSpec:
 
 
 def read(
-    uri: str, store: StoreSpec | None = None, job: JobSpec | None = None, skip: Iterable[int] = ()
+    uri: str,
+    store: StoreSpec | None = None,
+    job: JobSpec | None = None,
+    skip: Iterable[int] = (),
+    *,
+    range_bytes: int = CHUNK_BYTES,
+    group_bytes: int = GROUP_BYTES,
 ) -> tuple[list[Sample], int]:
     """All samples, and the number that the end tells; checks what holds for every reader."""
-    objects = Objects(store or StoreSpec())
+    objects = Objects(store or StoreSpec(), chunk_bytes=range_bytes, whole_bytes=range_bytes)
+    job = job or make_job()
     info = objects.stat(uri)
     source = Source(uri, "tar", info.size, info.etag, info.mtime_ns)
     skipped = set(skip)
-    *samples, end = read_samples(source, objects, job or make_job(), skip=lambda index: index in skipped)
+    *samples, end = read_shard(
+        source,
+        objects,
+        job.source,
+        max_bytes=job.decode.max_bytes,
+        skip=lambda index: index in skipped,
+        group_bytes=group_bytes,
+    )
     assert isinstance(end, End)
     found = [sample for sample in samples if isinstance(sample, Sample)]
     assert len(found) == len(samples)
@@ -58,10 +71,12 @@ def read(
     return found, end.total
 
 
-def read_bytes(data: bytes, folder: Path, job: JobSpec | None = None, skip: Iterable[int] = ()) -> list[Sample]:
+def read_bytes(
+    data: bytes, folder: Path, job: JobSpec | None = None, skip: Iterable[int] = (), *, group_bytes: int = GROUP_BYTES
+) -> list[Sample]:
     path = folder / "shard.tar"
     path.write_bytes(data)
-    return read(str(path), job=job, skip=skip)[0]
+    return read(str(path), job=job, skip=skip, group_bytes=group_bytes)[0]
 
 
 def keys(samples: list[Sample]) -> list[str | None]:
@@ -198,20 +213,18 @@ def test_the_json_member_of_a_group_goes_with_its_images(tmp_path: Path) -> None
     assert all(sample.columns is None for sample in read_bytes(make_tar(members), tmp_path))
 
 
-def test_a_group_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_module, "GROUP_BYTES", 1200)
+def test_a_group_does_not_fill_the_memory(tmp_path: Path) -> None:
     members = [(f"1.{number}.jpg", bytes(60)) for number in range(5)]
-    samples = read_bytes(make_tar([*members, ("1.json", b"{}")]), tmp_path, make_job("json"))
+    samples = read_bytes(make_tar([*members, ("1.json", b"{}")]), tmp_path, make_job("json"), group_bytes=1200)
     assert [sample.columns is not None for sample in samples] == [False] * 3 + [True] * 2
 
 
-def test_copies_of_a_groups_json_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_module, "GROUP_BYTES", 10_000)
+def test_copies_of_a_groups_json_do_not_fill_the_memory(tmp_path: Path) -> None:
     members = [("1.json", b"x" * 3000), *((f"1.{number}.jpg", b"") for number in range(40))]
-    samples = read_bytes(make_tar(members), tmp_path, make_job("json"))
+    samples = read_bytes(make_tar(members), tmp_path, make_job("json"), group_bytes=10_000)
     assert [sample.columns is not None for sample in samples] == [True] * 3 + [False] * 37
     # What is skipped changes nothing else.
-    assert read_bytes(make_tar(members), tmp_path, make_job("json"), skip={0, 1}) == samples[2:]
+    assert read_bytes(make_tar(members), tmp_path, make_job("json"), {0, 1}, group_bytes=10_000) == samples[2:]
 
 
 @pytest.mark.parametrize("n", [25_000, pytest.param(100_000, marks=pytest.mark.variant)])
@@ -282,15 +295,11 @@ def test_damaged_compression_is_a_bad_shard(data: bytes, detail: str, tmp_path: 
 
 
 @pytest.mark.parametrize("act", ["truncate", "reset", "unavailable", "lose"])
-def test_faults_neither_lose_nor_double_samples(
-    s3_place: Place, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, act: Any
-) -> None:
-    monkeypatch.setattr(objects_module, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(objects_module, "WHOLE_BYTES", 1000)
+def test_faults_neither_lose_nor_double_samples(s3_place: Place, fault_proxy: FaultProxy, act: Any) -> None:
     uri = s3_place.put("shard.tar", make_tar(PHOTOS))
     fault_proxy.rules = [Rule("^GET", act, 300, after=at, times=1) for at in (0, 3, 7)]
     store = StoreSpec(s3_endpoint_url=fault_proxy.url, attempts=4, timeout_s=0.5)
-    samples, _ = read(uri, store)
+    samples, _ = read(uri, store, range_bytes=1000)
     assert [(sample.key, sample.data) for sample in samples] == PHOTOS
     assert all(rule.times == 0 for rule in fault_proxy.rules)
 
@@ -304,13 +313,11 @@ def test_faults_neither_lose_nor_double_samples(
     ],
 )
 def test_a_shard_that_is_lost_half_way_keeps_its_samples_and_says_why(
-    s3_place: Place, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, rule: Rule, outcome: Outcome
+    s3_place: Place, fault_proxy: FaultProxy, rule: Rule, outcome: Outcome
 ) -> None:
-    monkeypatch.setattr(objects_module, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(objects_module, "WHOLE_BYTES", 1000)
     uri = s3_place.put("shard.tar", make_tar(PHOTOS))
     fault_proxy.rules = [rule]
-    *before, last = read(uri, StoreSpec(s3_endpoint_url=fault_proxy.url, attempts=2))[0]
+    *before, last = read(uri, StoreSpec(s3_endpoint_url=fault_proxy.url, attempts=2), range_bytes=1000)[0]
     assert [(sample.key, sample.data) for sample in before] == PHOTOS[: len(before)]
     assert 1 <= len(before) <= 3
     assert last.failure is not None

@@ -13,7 +13,6 @@ from support.place import Place
 from zsic.core.errors import SourceError, SpecError
 from zsic.core.outcome import Outcome
 from zsic.core.spec import SourceSpec, StoreSpec
-from zsic.storage import sources as sources_module
 from zsic.storage.access import ReadError
 from zsic.storage.objects import Objects
 from zsic.storage.sample import SOURCE_SCHEMA
@@ -205,11 +204,10 @@ def test_a_folder_of_companions_is_an_error_that_says_so(place: Place) -> None:
         list_kinds(place, "p")
 
 
-def test_batches_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources_module, "BATCH_ROWS", 4)
+def test_batches_are_bounded(tmp_path: Path) -> None:
     for number in range(9):
         (tmp_path / f"{number}.jpg").touch()
-    batches = list(list_sources(SourceSpec(uris=(str(tmp_path),)), Objects(StoreSpec())))
+    batches = list_sources(SourceSpec(uris=(str(tmp_path),)), Objects(StoreSpec()), batch_rows=4)
     assert [batch.num_rows for batch in batches] == [4, 4, 1]
 
 

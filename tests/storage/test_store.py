@@ -11,7 +11,6 @@ from support.faultproxy import FaultProxy, Rule
 
 from zsic.core.errors import StoreError
 from zsic.core.spec import StoreSpec
-from zsic.storage.s3_store import S3Store
 from zsic.storage.store import Store, open_store
 
 
@@ -72,22 +71,16 @@ def test_listing_is_in_order_of_names(store: Store) -> None:
     assert [name for name, _ in store.list("p")] == names
 
 
-def test_listing_goes_over_pages(s3_bucket: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    endpoint, bucket = s3_bucket
-    store = open_store(f"s3://{bucket}/out", StoreSpec(s3_endpoint_url=endpoint))
-    assert isinstance(store, S3Store)
+def test_listing_goes_over_pages(
+    s3_bucket: tuple[str, str], fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "7")
+    store = open_store(f"s3://{s3_bucket[1]}/out", StoreSpec(s3_endpoint_url=fault_proxy.url))
     names = [f"p/{number:04d}" for number in range(30)]
     for name in names:
         store.create(name, b"")
-    call, n_calls = store._call, []
-
-    def in_small_pages(method: str, **arguments: object) -> object:
-        n_calls.append(method)
-        return call(method, **arguments, MaxKeys=7)
-
-    monkeypatch.setattr(store, "_call", in_small_pages)
     assert [name for name, _ in store.list("p")] == names
-    assert len(n_calls) == 5
+    assert fault_proxy.count("list-type=2") == 5
 
 
 def test_digest_tells_contents_apart(store: Store) -> None:

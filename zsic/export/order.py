@@ -20,8 +20,10 @@ _ORDER = [("place", "ascending"), ("id", "ascending")]
 class SortedRows:
     """Rows with the columns `place` and `id`, none twice, in the order of both; they lie in files below `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, run_rows: int = RUN_ROWS, batch_rows: int = BATCH_ROWS) -> None:
         self._folder = folder
+        self._run_rows = run_rows
+        self._batch_rows = batch_rows
         self._held: list[pa.RecordBatch] = []
         self._n_held = 0
         self._runs: list[Path] = []
@@ -30,7 +32,7 @@ class SortedRows:
         """Take rows in, in any order."""
         self._held.append(batch)
         self._n_held += batch.num_rows
-        if self._n_held >= RUN_ROWS:
+        if self._n_held >= self._run_rows:
             self._write()
 
     def read(self) -> Iterator[pa.Table]:
@@ -45,7 +47,7 @@ class SortedRows:
         path = self._folder / f"run-{len(self._runs):06d}.arrow"
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         with pa.ipc.new_stream(path, table.schema, options=options) as writer:
-            writer.write_table(table, max_chunksize=BATCH_ROWS)
+            writer.write_table(table, max_chunksize=self._batch_rows)
         self._runs.append(path)
 
 

@@ -34,8 +34,18 @@ CHUNKS_AHEAD = 3
 class Objects:
     """Lists and reads objects.  Cheap to make and to pickle: holds the spec, no connection, no credential."""
 
-    def __init__(self, store: StoreSpec) -> None:
+    def __init__(
+        self,
+        store: StoreSpec,
+        *,
+        window_bytes: int = WINDOW_BYTES,
+        chunk_bytes: int = CHUNK_BYTES,
+        whole_bytes: int = WHOLE_BYTES,
+    ) -> None:
         self.store = store
+        self._window_bytes = window_bytes
+        self._chunk_bytes = chunk_bytes
+        self._whole_bytes = whole_bytes
 
     def list(self, folder: str, *, starting: str = "", depth: int | None = None) -> Iterator[ObjectInfo]:
         """Stream what is below `folder`, at most `depth` levels down, in order of names.
@@ -92,7 +102,9 @@ class Objects:
             except ReadError as error:
                 return error.failure
 
-        return map_in_order(read, infos, concurrency, lambda info: _charge(info, max_bytes))
+        return map_in_order(
+            read, infos, concurrency, lambda info: _charge(info, max_bytes), window_bytes=self._window_bytes
+        )
 
     def stat_many(self, uris: Iterable[str], *, concurrency: int = 32) -> Iterator[ObjectInfo | Failure]:
         """Describe many objects at a time; yields in the order of `uris`."""
@@ -117,7 +129,7 @@ class Objects:
 
     def _chunks(self, info: ObjectInfo) -> Iterator[bytes]:
         size = info.size or 0
-        step = size if size <= WHOLE_BYTES else CHUNK_BYTES
+        step = size if size <= self._whole_bytes else self._chunk_bytes
 
         def read(start: int) -> bytes:
             end = min(start + step, size)
@@ -172,10 +184,12 @@ def map_in_order(
     concurrency: int,
     charge: Callable[[S], int],
     ahead: int | None = None,
+    *,
+    window_bytes: int = WINDOW_BYTES,
 ) -> Iterator[T]:
     """Call in threads, yield in order of the items, and hold little.
 
-    At most `ahead` items and `WINDOW_BYTES` (by `charge`) wait or are under way.
+    At most `ahead` items and `window_bytes` (by `charge`) wait or are under way.
     """
     waiting: deque[tuple[Future[T], int]] = deque()
     held = 0
@@ -183,7 +197,7 @@ def map_in_order(
     try:
         for item in items:
             n_bytes = charge(item)
-            while waiting and (held + n_bytes > WINDOW_BYTES or len(waiting) >= (ahead or 4 * concurrency)):
+            while waiting and (held + n_bytes > window_bytes or len(waiting) >= (ahead or 4 * concurrency)):
                 done, n_done = waiting.popleft()
                 yield done.result()
                 held -= n_done

@@ -65,9 +65,9 @@ class Originals:
     Holds a stretch of a plan, and the versions of sources that were taken up again.
     """
 
-    def __init__(self, store: Store, objects: Objects) -> None:
+    def __init__(self, store: Store, objects: Objects, *, sources_at_once: int = SOURCES_AT_ONCE) -> None:
         self._objects = objects
-        self._planned = _PlannedSources(store, objects.store)
+        self._planned = _PlannedSources(store, objects.store, sources_at_once)
         fields = json.loads(store.read(JOB) or b"{}").get("fields", {})
         self._decode = DecodeSpec.model_validate(fields.get("decode", {}))
         self._max_bytes = self._decode.max_bytes
@@ -163,8 +163,9 @@ class _StoppedError(Exception):
 class _PlannedSources:
     """The sources of an output's plans by their ordinals: what they are, and in which version they were classified."""
 
-    def __init__(self, store: Store, spec: StoreSpec) -> None:
+    def __init__(self, store: Store, spec: StoreSpec, at_once: int = SOURCES_AT_ONCE) -> None:
         self._store = store
+        self._at_once = at_once
         self._plans: list[Plan] = []
         snapshot = last_snapshot(store)
         # A later plan that is not finished says nothing of the rows that are there.
@@ -220,8 +221,8 @@ class _PlannedSources:
     def _read_around(self, ordinal: int) -> tuple[int, list[Source]]:
         at = bisect_right(self._firsts, ordinal) - 1
         piece, first = self._pieces[at], self._firsts[at]
-        start = (ordinal - first) // SOURCES_AT_ONCE * SOURCES_AT_ONCE
-        stop = min(start + SOURCES_AT_ONCE, piece.n_sources)
+        start = (ordinal - first) // self._at_once * self._at_once
+        stop = min(start + self._at_once, piece.n_sources)
         return first + start, _to_sources(read_sources(self._store, piece.name, start, stop))
 
     def _taken_up_again(self) -> dict[int, tuple[Plan, Source]]:

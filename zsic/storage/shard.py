@@ -29,6 +29,7 @@ def read_shard(
     *,
     max_bytes: int,
     skip: Callable[[int], bool],
+    group_bytes: int = GROUP_BYTES,
 ) -> Iterator[Sample | End]:
     """Give one sample an image of a tar shard, in the order of the archive, then the end.
 
@@ -36,7 +37,7 @@ def read_shard(
     Keys are full member names; a repeated one gets `#2`, `#3` ...  A shard that cannot be read (from some
     byte on) gives one sample without a key in place of the rest.
     """
-    shard = _Shard(max_bytes, skip)
+    shard = _Shard(max_bytes, skip, group_bytes)
     try:
         with objects.open_stream(source.info) as raw:
             stream = raw.gunzip() if source.uri.lower().endswith(GZIP_ENDINGS) else raw
@@ -58,9 +59,10 @@ def read_shard(
 class _Shard:
     """One reading of one shard."""
 
-    def __init__(self, max_bytes: int, skip: Callable[[int], bool]) -> None:
+    def __init__(self, max_bytes: int, skip: Callable[[int], bool], group_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._skip = skip
+        self._group_bytes = group_bytes
         self._uses: dict[str, int] = {}
         self.n_samples = 0
         """Images met so far, skipped ones included."""
@@ -77,13 +79,13 @@ class _Shard:
 
         The images of a group wait until it ends, for the `.json` member may come last.
         """
-        group = _Group("")
+        group = _Group("", self._group_bytes)
         try:
             for member in read_members(stream):
                 stem, ending = split_key(member.name)
                 if stem != group.stem:
                     yield from group.release()
-                    group = _Group(stem)
+                    group = _Group(stem, self._group_bytes)
                 elif group.is_full:
                     yield from group.release()
                 if ending == ".json" and member.size <= MAX_JSON_BYTES:
@@ -145,8 +147,9 @@ class _Group:
     Those to skip are counted like the others, so that what is skipped changes nothing else.
     """
 
-    def __init__(self, stem: str) -> None:
+    def __init__(self, stem: str, max_bytes: int) -> None:
         self.stem = stem
+        self._max_bytes = max_bytes
         self.kept: str | None = None
         self._held: list[Sample | None] = []
         self._n_bytes = 0
@@ -155,7 +158,7 @@ class _Group:
     @property
     def is_full(self) -> bool:
         """Whether no more images may wait."""
-        return self._n_bytes > GROUP_BYTES
+        return self._n_bytes > self._max_bytes
 
     def hold(self, sample: Sample | None, n_bytes: int) -> None:
         """Let an image wait; None is one to skip."""
@@ -168,7 +171,7 @@ class _Group:
         for sample in held:
             self._copied += len(self.kept or "")
             if sample is not None:
-                within = self.kept is not None and self._copied <= GROUP_BYTES
+                within = self.kept is not None and self._copied <= self._max_bytes
                 yield replace(sample, columns=self.kept) if within else sample
 
 

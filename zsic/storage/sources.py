@@ -58,13 +58,15 @@ class _Cover:
     holds: Callable[[str], bool]
 
 
-def list_sources(spec: SourceSpec, objects: Objects, *, excluding: str | None = None) -> "Listing":
+def list_sources(
+    spec: SourceSpec, objects: Objects, *, excluding: str | None = None, batch_rows: int = BATCH_ROWS
+) -> "Listing":
     """List all sources; the listing happens as its result is iterated, each time anew."""
-    return Listing(spec, objects, excluding=excluding)
+    return Listing(spec, objects, excluding=excluding, batch_rows=batch_rows)
 
 
 class Listing:
-    """All sources that a spec stands for, in batches of at most 10,000 rows of `SOURCE_SCHEMA`.
+    """All sources that a spec stands for, in batches of at most `batch_rows` rows of `SOURCE_SCHEMA`.
 
     Each spelling of `source.uris` is, in this order: an object or folder of exactly that name; braces to
     expand; a glob (of objects, not of folders); in an object store, how keys begin.  What an earlier spelling
@@ -75,8 +77,11 @@ class Listing:
     are not there.
     """
 
-    def __init__(self, spec: SourceSpec, objects: Objects, *, excluding: str | None = None) -> None:
+    def __init__(
+        self, spec: SourceSpec, objects: Objects, *, excluding: str | None = None, batch_rows: int = BATCH_ROWS
+    ) -> None:
         self._spec = spec
+        self._batch_rows = batch_rows
         self._objects = objects
         self._excluded = None if excluding is None else _canonical(excluding).rstrip("/") + "/"
         self._covers: list[_Cover] = []
@@ -89,7 +94,7 @@ class Listing:
         rows: list[Source] = []
         for source in self._read():
             rows.append(source)
-            if len(rows) == BATCH_ROWS:
+            if len(rows) == self._batch_rows:
                 yield _to_batch(rows)
                 rows = []
         if rows:

@@ -91,7 +91,7 @@ def test_defaults_are_the_familys(tmp_path: Path) -> None:
         ({"do_thumbnail": True}, "do_thumbnail is True"),
         ({"do_center_crop": False}, "size is a shortest edge and do_center_crop is not set"),
         ({"do_center_crop": False, "do_resize": False}, "do_resize is false and do_center_crop is not set"),
-        ({"size": {"shortest_edge": 30, "longest_edge": 60}}, "size is {'longest_edge': 60, 'shortest_edge': 30}"),
+        ({"size": {"shortest_edge": 30, "longest_edge": 60}}, "size is {'shortest_edge': 30, 'longest_edge': 60}"),
         ({"size": {"max_height": 30, "max_width": 60}}, "size is {'max_height': 30"),
         ({"image_processor_type": "Siglip2ImageProcessor"}, "image_processor_type is 'Siglip2ImageProcessor'"),
     ],

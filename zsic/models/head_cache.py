@@ -3,20 +3,25 @@
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from zsic.core.cache import cache_folder, keep
 from zsic.core.errors import ModelError
 from zsic.core.labels import LabelSet
 from zsic.models.checkpoint import Checkpoint
 from zsic.models.head import Head, compile_head
-from zsic.models.heads import Heads
+
+if TYPE_CHECKING:
+    from zsic.models.heads import Heads
 
 _KEPT = 50
 """Files; the one that was made first goes first."""
 
 
-def find_heads(sets: Sequence[LabelSet | Head], top_ks: Sequence[int], checkpoint: Checkpoint) -> Heads:
+def find_heads(sets: Sequence[LabelSet | Head], top_ks: Sequence[int], checkpoint: Checkpoint) -> "Heads":
     """The heads of a job's label sets; those that came as files are there already."""
+    from zsic.models.heads import Heads
+
     heads = (each if isinstance(each, Head) else find_head(each, checkpoint) for each in sets)
     return Heads(tuple(heads), tuple(top_ks))
 

@@ -48,6 +48,7 @@ class Int8Tower:
         """Of pictures of this height and width."""
         require_onnx()
         import onnxruntime
+        import torch
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()

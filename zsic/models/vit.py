@@ -48,10 +48,8 @@ def load_plain(
         for name in TEXT_PARTS if part == "image" else IMAGE_PARTS:
             if hasattr(model, name):
                 setattr(model, name, None)
-        # Copies: weights in a mapped file lie at any address, and change or end with the file.
-        weights = {
-            name: file_of[name].get_tensor(name).to(dtype or torch.float32, copy=True) for name in model.state_dict()
-        }
+        # Not copied, as transformers does not: where weights begin in memory decides the last bits of some products.
+        weights = {name: file_of[name].get_tensor(name).to(dtype or torch.float32) for name in model.state_dict()}
     except (OSError, ValueError, SafetensorError):
         return None
     model.load_state_dict(weights, assign=True)
@@ -203,14 +201,13 @@ class _TextEmbeddings(nn.Module):
         return x_TLC + self.position_embedding.weight[: token_TL.shape[1]]
 
 
-def _attend(attention_mask: torch.Tensor | None, *, is_causal: bool) -> dict[str, Any]:
+def _attend(token_TL: torch.Tensor, mask_TL: torch.Tensor | None, *, is_causal: bool) -> dict[str, Any]:
     """Which tokens a token attends to: as transformers says it to torch, which has other kernels for other words."""
-    if attention_mask is None or attention_mask.all():
-        return {"is_causal": is_causal}
-    mask_T11L = attention_mask.bool()[:, None, None, :]
-    n = attention_mask.shape[1]
-    allowed_LL = torch.ones(n, n, dtype=torch.bool, device=attention_mask.device)
-    return {"mask": mask_T11L & (allowed_LL.tril() if is_causal else allowed_LL)}
+    n = token_TL.shape[1]
+    if mask_TL is None or mask_TL.all():
+        return {"is_causal": is_causal and n > 1}
+    allowed_LL = torch.ones(n, n, dtype=torch.bool, device=token_TL.device)
+    return {"mask": mask_TL.bool()[:, None, None, :] & (allowed_LL.tril() if is_causal else allowed_LL)}
 
 
 # --- CLIP
@@ -239,7 +236,7 @@ class _ClipTextTower(nn.Module):
         self._end = config.eos_token_id
 
     def forward(self, token_TL: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        x_TLC = self.encoder(self.embeddings(token_TL), **_attend(attention_mask, is_causal=True))
+        x_TLC = self.encoder(self.embeddings(token_TL), **_attend(token_TL, attention_mask, is_causal=True))
         x_TLC = self.final_layer_norm(x_TLC)
         # Checkpoints of before 2023 have a 2 here, and the end mark is the largest token there is.
         end_T = (token_TL.int() if self._end == 2 else (token_TL == self._end).int()).argmax(dim=-1)
@@ -340,7 +337,7 @@ class _SiglipTextTower(nn.Module):
         self.head = _linear(config.hidden_size, config.projection_size or config.hidden_size)
 
     def forward(self, token_TL: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        x_TLC = self.encoder(self.embeddings(token_TL), **_attend(attention_mask, is_causal=False))
+        x_TLC = self.encoder(self.embeddings(token_TL), **_attend(token_TL, attention_mask, is_causal=False))
         pooled_TD: torch.Tensor = self.head(self.final_layer_norm(x_TLC)[:, -1, :])
         return pooled_TD
 

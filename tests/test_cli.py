@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from pydantic import BaseModel
+from support.published import publish_job
 from support.runs import LABELS, draw
 
 from zsic.cli import run_command
-from zsic.core.spec import JobSpec, LabelsSpec
+from zsic.core.spec import JobSpec, LabelsSpec, make_spec
 
 ROOT = Path(__file__).parent.parent
 
@@ -92,7 +93,7 @@ try:
     main()
 except SystemExit:
     pass
-heavy = {{"ray", "torch", "transformers", "pyarrow", "pandas", "numpy"}} & set(sys.modules)
+heavy = {{"ray", "torch", "transformers", "pyarrow", "pandas", "numpy", "pydantic"}} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -328,3 +329,63 @@ def test_package_imports_in_milliseconds() -> None:
     code = "import sys, zsic; print(len({'ray', 'torch', 'pyarrow', 'pydantic'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A folder of pictures, and the output of a job that has classified them."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "source").mkdir()
+    for number in range(3):
+        Image.new("RGB", (40, 30), (60 * number, 90, 120)).save(folder / "source" / f"{number}.png")
+    places = {name: str(folder / name) for name in ("source", "OUT")}
+    publish_job(make_spec({"source": places["source"], "labels": ["a", "b"], "output": places["OUT"]}))
+    return {**places, "IMAGE": str(folder / "source" / "0.png")}
+
+
+HEAVY = {
+    *("aiobotocore", "aiohttp", "av", "botocore", "deltalake", "duckdb", "fsspec", "huggingface_hub", "jinja2"),
+    *("onnxruntime", "ray", "requests", "s3fs", "scipy", "sklearn", "sympy", "tokenizers", "torch", "torchvision"),
+    "transformers",
+}
+"""Packages that take a tenth of a second to some seconds to import."""
+
+
+@pytest.mark.parametrize(
+    ("command", "needed"),
+    [
+        ("labels schema", []),
+        ("labels check a,b", ["tokenizers", "torch"]),
+        ("classify source --labels a,b --output OUT", []),  # there is nothing to do
+        ("verify OUT", []),
+        ("evaluate OUT --truth folder", []),
+    ],
+)
+def test_a_command_imports_what_it_needs(command: str, needed: list[str], finished: dict[str, str]) -> None:
+    assert imported([finished.get(each, each) for each in command.split()]) == needed
+
+
+def test_the_text_tower_is_needed_for_labels_that_are_new(finished: dict[str, str]) -> None:
+    predict = ["predict", finished["IMAGE"], "--labels", "red,blue"]
+    assert imported(predict) == ["tokenizers", "torch"]
+    assert imported(predict) == ["torch"]
+
+
+def imported(arguments: list[str]) -> list[str]:
+    """The heavy packages that a command has imported when it ends."""
+    code = f"""
+import sys
+from zsic.cli import run_command
+code = run_command({arguments!r})
+print("imported", *sorted({HEAVY!r} & set(sys.modules)))
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].split()[1:]
+
+
+def test_what_writes_imports_no_torch() -> None:
+    code = f"import sys, zsic.pipeline.sink; print(*sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert set(done.stdout.split()) <= {"ray", "requests"}

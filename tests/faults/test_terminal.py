@@ -190,7 +190,7 @@ def test_a_bug_keeps_its_traceback_and_it_is_harmless(zsic: Zsic, monkeypatch: p
     def break_down(*_: object) -> None:
         raise RuntimeError(EVIL)
 
-    monkeypatch.setattr("zsic.console.verify", break_down)
+    monkeypatch.setattr("zsic.console.inspect.verify", break_down)
     code, told = zsic("verify", "x")
     assert code == 1
     assert "Traceback" in told

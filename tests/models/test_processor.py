@@ -1,3 +1,4 @@
+import importlib
 import io
 import json
 from pathlib import Path
@@ -12,7 +13,7 @@ from transformers import AutoImageProcessor
 from zsic.core.errors import ModelError
 from zsic.core.preprocess import Geometry, fit
 from zsic.models.checkpoint import Checkpoint
-from zsic.models.processor import read_geometry, read_normalisation
+from zsic.models.processor import PROCESSORS, read_geometry, read_normalisation
 
 
 def _checkpoint(tmp_path: Path, fields: dict[str, Any], model_type: str = "clip", nested: bool = False) -> Checkpoint:
@@ -77,6 +78,27 @@ def test_pixels_are_transformers(
         np.testing.assert_allclose(got, expected, rtol=3e-7, atol=6e-7 * largest)
 
 
+_MODULES = {
+    "CLIPImageProcessor": "clip.image_processing_pil_clip",
+    "ChineseCLIPImageProcessor": "chinese_clip.image_processing_pil_chinese_clip",
+    "EfficientNetImageProcessor": "efficientnet.image_processing_pil_efficientnet",
+    "SiglipImageProcessor": "siglip.image_processing_pil_siglip",
+    "Tipsv2ImageProcessor": "tipsv2.image_processing_tipsv2",
+    "ViTImageProcessor": "vit.image_processing_pil_vit",
+}
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_defaults_are_transformers(kind: str) -> None:
+    # Not from `transformers` itself, which wants torchvision where it is going to be called.
+    module = importlib.import_module(f"transformers.models.{_MODULES[kind]}")
+    theirs = (getattr(module, f"{kind}Pil", None) or getattr(module, kind))()
+    expected = {name: getattr(theirs, name, None) for name in PROCESSORS[kind]}
+    for name in ("size", "crop_size"):
+        expected[name] = None if expected[name] is None else dict(expected[name])
+    assert {**expected, "resample": int(expected["resample"])} == PROCESSORS[kind]
+
+
 def test_defaults_are_the_familys(tmp_path: Path) -> None:
     geometry = read_geometry(_checkpoint(tmp_path, {"do_resize": True}, model_type="siglip"))
     assert geometry == Geometry(resize=(224, 224), resample="bicubic", crop=None)
@@ -91,7 +113,9 @@ def test_defaults_are_the_familys(tmp_path: Path) -> None:
         ({"do_thumbnail": True}, "do_thumbnail is True"),
         ({"do_center_crop": False}, "size is a shortest edge and do_center_crop is not set"),
         ({"do_center_crop": False, "do_resize": False}, "do_resize is false and do_center_crop is not set"),
-        ({"size": {"shortest_edge": 30, "longest_edge": 60}}, "size is {'longest_edge': 60, 'shortest_edge': 30}"),
+        ({"size": {"shortest_edge": 30, "longest_edge": 60}}, "size is {'shortest_edge': 30, 'longest_edge': 60}"),
+        ({"crop_size": {"shortest_edge": 30}}, "crop_size is {'shortest_edge': 30}"),
+        ({"size": "large"}, "size is 'large'"),
         ({"size": {"max_height": 30, "max_width": 60}}, "size is {'max_height': 30"),
         ({"image_processor_type": "Siglip2ImageProcessor"}, "image_processor_type is 'Siglip2ImageProcessor'"),
     ],

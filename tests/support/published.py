@@ -15,6 +15,7 @@ from support.runs import LABELS, draw
 from zsic.core.embedding import embedding_field
 from zsic.core.schema import INDEX_BITS, SOURCE_TOTAL, output_schema
 from zsic.core.spec import JobSpec, SourceSpec, StoreSpec, make_spec
+from zsic.pipeline.job import prepare
 from zsic.storage.objects import Objects
 from zsic.storage.origin import Origin
 from zsic.storage.output import Output
@@ -42,6 +43,19 @@ def by_index(row: RawRow) -> Reply:
     """Labels in turn, and scores that fall."""
     index = row.id & ((1 << INDEX_BITS) - 1)
     return Reply(LABELS[(index + (row.id >> INDEX_BITS)) % len(LABELS)], 1 / (2 + index))
+
+
+def publish_job(spec: JobSpec, answer: Answer = by_index) -> None:
+    """Publish what a job would write, for a test of what the same job does next."""
+    job = prepare(spec)
+    work = job.begin(job.listing, lambda _text: None)
+    assert work.plan is not None
+    assert work.lease is not None
+    rows = [_row(each, answer(each) if each.data else None) for each in _read(job.output.store, spec, work.plan)]
+    table = pa.Table.from_pylist(rows, output_schema().append(pa.field(SOURCE_TOTAL, pa.int32())))
+    job.output.write_part(work.plan, table, {"model": "demo", "labels": LABELS, "job": job.fields}, "t-000000")
+    job.output.publish(work.plan, job.output.claim(job.fields))
+    work.lease.end()
 
 
 def publish(
@@ -78,7 +92,7 @@ def publish(
     work = out.begin(list_sources(spec.source, Objects(store)), fields, spec.source.model_dump(mode="json"))
     assert work.plan is not None
     assert work.lease is not None
-    raw = _read(opened, spec, out, work.plan)
+    raw = _read(opened, spec, work.plan)
     rows = [_row(each, answer(each) if each.data else None) for each in raw]
     schema = output_schema()
     schema = schema.append(embedding_field(dim)) if dim is not None else schema
@@ -124,8 +138,8 @@ def relabel(output: str, target: str, label: str, *, store: StoreSpec | None = N
     return opened
 
 
-def _read(store: Store, spec: JobSpec, out: Output, plan: Any) -> list[RawRow]:
-    slices = cut(store, plan, out.read_ledger(plan), images_per_slice=10)
+def _read(store: Store, spec: JobSpec, plan: Any) -> list[RawRow]:
+    slices = cut(store, plan, Output(store).read_ledger(plan), images_per_slice=10)
     return [row for piece in slices for row in read_rows(store, Objects(spec.store), spec, piece)]
 
 

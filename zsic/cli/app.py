@@ -3,9 +3,21 @@
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+
+class _Group(TyperGroup):
+    """A group of commands, whose only option is `--help`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        # For an option that is not given, typer imports pydantic, which `zsic VERB --help` does without.
+        self.add_help_option = not args or args[0].startswith("-")
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     name="zsic",
+    cls=_Group,
     help="Zero-shot image classification as a batch job: images and labels in, a Parquet table out.",
     epilog="Exit codes: 0 whole or nothing to do, 1 verify found a difference, 2 bad usage, 3 not whole but "
     "resumable, 4 another job's output, 5 the output's store falls short.",
@@ -14,8 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-labels_app = typer.Typer(help="Look at labels before they cost anything.", no_args_is_help=True)
-model_app = typer.Typer(help="Fetch checkpoints.", no_args_is_help=True)
+labels_app = typer.Typer(cls=_Group, help="Look at labels before they cost anything.", no_args_is_help=True)
+model_app = typer.Typer(cls=_Group, help="Fetch checkpoints.", no_args_is_help=True)
 app.add_typer(labels_app, name="labels")
 app.add_typer(model_app, name="model")
 

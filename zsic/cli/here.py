@@ -34,14 +34,16 @@ def _predict(
     ] = None,
 ) -> None:
     """Classify a few images here and now, without Ray or an output."""
-    from zsic import console
+    from zsic.console.inspect import predict
 
     if explain_label is not None and explain is None:
         raise SpecError("--explain-label needs --explain, which says where the picture goes")
     templates = tuple(template or ())
-    console.predict(image, labels, model, templates, top_k, decode_mode, as_json=json)
+    predict(image, labels, model, templates, top_k, decode_mode, as_json=json)
     if explain is not None:
-        console.explain(image, labels, model, templates, decode_mode, explain, explain_label)
+        from zsic.console.explain import explain as explain_images
+
+        explain_images(image, labels, model, templates, decode_mode, explain, explain_label)
 
 
 @app.command("demo")
@@ -51,9 +53,9 @@ def _demo(
     seed: Annotated[int, typer.Option("--seed", help="Of the drawing.")] = 0,
 ) -> None:
     """Draw pictures into tar shards, classify them with the bundled model, evaluate, and write a report."""
-    from zsic import console
+    from zsic.console.demo import demo
 
-    console.demo(folder, images, seed)
+    demo(folder, images, seed)
 
 
 @model_app.command("pull")
@@ -63,6 +65,6 @@ def _model_pull(
     revision: Annotated[str | None, typer.Option("--revision", help="Commit, tag or branch.")] = None,
 ) -> None:
     """Fetch a checkpoint once, as safetensors, checked to be complete; the folder may live in the lake."""
-    from zsic import console
+    from zsic.console.inspect import pull_model
 
-    console.pull_model(source, output, revision)
+    pull_model(source, output, revision)

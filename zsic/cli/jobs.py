@@ -49,21 +49,21 @@ def _job_command(
 
 
 def _classify(fields: dict[str, Any]) -> None:
-    from zsic import console
+    from zsic.console.job import run_job
     from zsic.core.spec import make_spec
 
     _require(fields, "labels", "--labels")
     _require(fields, "output", "--output")
-    console.run_job(make_spec(fields))
+    run_job(make_spec(fields))
 
 
 def _relabel(fields: dict[str, Any]) -> None:
-    from zsic import console
+    from zsic.console.job import relabel
 
     _require(fields, "labels", "--labels")
     _require(fields, "output", "--output")
     fields["source"]["format"] = "output"
-    console.relabel(fields)
+    relabel(fields)
 
 
 def _plan(
@@ -99,7 +99,7 @@ def _plan(
         ),
     ] = None,
 ) -> None:
-    from zsic import console
+    from zsic.console.job import show_plan
     from zsic.core.spec import load_spec, make_spec
 
     uris = fields["source"]["uris"]
@@ -111,7 +111,7 @@ def _plan(
         _require(fields, "labels", "--labels")
         _require(fields, "output", "--output")
         spec = make_spec(fields)
-    console.show_plan(spec, n_sampled=sample, cluster=cluster, price_per_hour=price)
+    show_plan(spec, n_sampled=sample, cluster=cluster, price_per_hour=price)
 
 
 def _require(fields: dict[str, Any], group: str, flag: str) -> None:
@@ -154,9 +154,9 @@ def _run(
     max_failures: MaxFailures = None,
 ) -> None:
     """Run the job of a spec file: `classify` with every flag as a field."""
-    from zsic import console
+    from zsic.console.job import run_job
 
-    console.run_job(_load_changed(spec, prune, retry_failed, max_failures, address))
+    run_job(_load_changed(spec, prune, retry_failed, max_failures, address))
 
 
 @app.command("submit")
@@ -180,7 +180,7 @@ def _submit(
     The spec, its labels and zsic itself are sent along; images, model and output are where all machines of the
     cluster reach them.  The job's log is shown here and its exit code returned; Ctrl-C ends the showing, not the job.
     """
-    from zsic import console
+    from zsic.console import submit as console
 
     if no_wait + follow + stop > 1:
         raise SpecError("--no-wait, --follow and --stop exclude one another")

@@ -16,9 +16,9 @@ def _labels_check(
     template: Template = None,
 ) -> None:
     """Print the prompts as the model gets them, and warn of what will not work."""
-    from zsic import console
+    from zsic.console.labels import check_labels
 
-    console.check_labels(labels, model, tuple(template or ()))
+    check_labels(labels, model, tuple(template or ()))
 
 
 _Compiled = Annotated[Path, typer.Option("--output", "-o", help="Where the head goes: a .safetensors file.")]
@@ -56,9 +56,9 @@ def _labels_compile(
     s3_endpoint_url: Endpoint = None,
 ) -> None:
     """Write what labels become for a model, once: for `classify --head` and `relabel --head`."""
-    from zsic import console
+    from zsic.console.labels import compile_labels
 
-    console.compile_labels(
+    compile_labels(
         labels,
         model,
         output,
@@ -102,11 +102,11 @@ def _labels_calibrate(
     s3_endpoint_url: Endpoint = None,
 ) -> None:
     """Make scores as often right as they say (a temperature; a shift, too, where labels are scored each by itself)."""
-    from zsic import console
+    from zsic.console.labels import calibrate_labels
 
     if by not in ("score", "similarity", "margin"):
         raise SpecError(f"--by: {by!r} is not one of score, similarity, margin")
-    console.calibrate_labels(
+    calibrate_labels(
         labels,
         output,
         on,
@@ -133,14 +133,14 @@ def _labels_adjust(
     s3_endpoint_url: Endpoint = None,
 ) -> None:
     """Adjust scores to the shares that labels have among the images: rare ones need more to be the answer."""
-    from zsic import console
+    from zsic.console.labels import adjust_labels
 
-    console.adjust_labels(labels, output, on, shares, model, s3_endpoint_url)
+    adjust_labels(labels, output, on, shares, model, s3_endpoint_url)
 
 
 @labels_app.command("schema")
 def _labels_schema() -> None:
     """Print the JSON schema of label files, for editors that complete and check them."""
-    from zsic import console
+    from zsic.console.labels import show_schema
 
-    console.show_schema()
+    show_schema()

@@ -14,9 +14,9 @@ def _verify(
     s3_endpoint_url: Endpoint = None,
 ) -> None:
     """Recount an output against its snapshots; exit 1 and the differences if it is not whole."""
-    from zsic import console
+    from zsic.console.inspect import verify
 
-    console.verify(output, s3_endpoint_url)
+    verify(output, s3_endpoint_url)
 
 
 @app.command("evaluate")
@@ -72,9 +72,9 @@ def _evaluate(
     Top-1 and top-K, recall, precision and F1 by label and on average, confused labels, calibration of the scores,
     accuracy against coverage; with --against which answers changed, McNemar's test, and drift.
     """
-    from zsic import console
+    from zsic.console.evaluation import evaluate
 
-    console.evaluate(
+    evaluate(
         output,
         truth,
         s3_endpoint_url,
@@ -121,7 +121,7 @@ def _export(
     Bytes are copied as they are.  Run the same command again to go on after a stop, or to try again what could not be
     read: exit 3 says that there is some.  A folder holds one export of one state of the output.
     """
-    from zsic import console
+    from zsic.console.export import export
 
     selection = {
         "set_name": set_name,
@@ -130,7 +130,7 @@ def _export(
         "labels": tuple(name for part in (labels_only or "").split(",") if (name := part.strip())),
         "per_label": per_label,
     }
-    console.export(output, target, form, selection, shard_mb, store_fields(s3_endpoint_url, s3_anonymous, allow_scheme))
+    export(output, target, form, selection, shard_mb, store_fields(s3_endpoint_url, s3_anonymous, allow_scheme))
 
 
 @app.command("search")
@@ -158,7 +158,7 @@ def _search(
 
     Every embedding is compared, by the model that made it; no image is read, but for --gallery.
     """
-    from zsic import console
+    from zsic.console.search import search
 
     given = {
         "output": output,
@@ -169,7 +169,7 @@ def _search(
         "top": top,
         "set_name": set_name,
     }
-    console.search(given, store_fields(s3_endpoint_url, s3_anonymous, allow_scheme), as_json=json, gallery=gallery)
+    search(given, store_fields(s3_endpoint_url, s3_anonymous, allow_scheme), as_json=json, gallery=gallery)
 
 
 @app.command("report")
@@ -201,9 +201,9 @@ def _report(
     random), failures; with --truth the quality, confused labels, calibration and the mistakes.  Pictures are read
     again from where they came from, for a minute at most.
     """
-    from zsic import console
+    from zsic.console.report import report
 
-    console.report(
+    report(
         output,
         target,
         truth=truth,

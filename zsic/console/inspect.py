@@ -9,11 +9,11 @@ from zsic.core.errors import DifferenceError, SpecError
 from zsic.core.secrets import ADVICE, holds_credentials
 from zsic.core.spec import DecodeSpec, StoreSpec
 from zsic.core.terminal import printable
-from zsic.storage.store import Store, open_store
 
 if TYPE_CHECKING:
     from zsic.evaluate.files import Filesystem
     from zsic.models.classifier import Judgement
+    from zsic.storage.store import Store
 
 SHOWN = 5
 """Predictions of an image in a table; JSON has them all, as the pipeline's answer has."""
@@ -37,8 +37,10 @@ def verify(output: str, s3_endpoint_url: str | None) -> None:
     out.print(f"whole: {snapshot.n_rows:,} rows in {len(snapshot.parts):,} parts, as snapshot {snapshot.sequence} says")
 
 
-def open_output(output: str, s3_endpoint_url: str | None) -> Store:
+def open_output(output: str, s3_endpoint_url: str | None) -> "Store":
     """Open the store of an output.  Raises `SpecError` when a URL holds credentials."""
+    from zsic.storage.store import open_store
+
     refuse_credentials(output=output, s3_endpoint_url=s3_endpoint_url)
     return open_store(output.rstrip("/"), StoreSpec(s3_endpoint_url=s3_endpoint_url))
 

@@ -2,15 +2,10 @@
 
 import contextlib
 import fcntl
-import hashlib
-import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from zsic.core.fingerprint import canonical
 
 
 def cache_folder() -> Path:
@@ -26,16 +21,6 @@ def keep(path: Path, data: bytes) -> None:
             partial = Path(scratch) / path.name
             partial.write_bytes(data)
             partial.replace(path)
-
-
-def remember(kind: str, key: object, make: Callable[[], Any]) -> Any:
-    """What `make` gives, in types of JSON: from the cache, where it has been made of an equal key before."""
-    path = cache_folder() / kind / f"{hashlib.sha256(canonical(key)).hexdigest()[:32]}.json"
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(path.read_bytes())
-    made = make()
-    keep(path, json.dumps(made).encode())
-    return made
 
 
 @contextlib.contextmanager

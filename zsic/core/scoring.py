@@ -3,9 +3,12 @@
 Shape legend: B images, C labels, D embedding width, K predictions kept, J = K or K + 1, N values, G sets of them.
 """
 
-from typing import Literal, NamedTuple
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
 
 Link = Literal["softmax", "sigmoid"]
 """What makes scores of logits: labels that compete, or labels that stand each for itself."""
@@ -31,6 +34,8 @@ def soft_maximum(value_BN: torch.Tensor, set_NG: torch.Tensor, sharpness: float)
     That is ``log(sum(exp(sharpness * value))) / sharpness``; of one value, the value.  `set_NG` is 1 where a value
     belongs to a set and 0 elsewhere.
     """
+    import torch  # seconds, for what only names a link
+
     best_B1 = value_BN.max(dim=1, keepdim=True).values
     # In float64, as a set may lie so far below the best value that float32 has no number for its sum.
     sum_BG = ((value_BN - best_B1).double() * sharpness).exp() @ set_NG.double()

@@ -3,11 +3,15 @@
 Shape legend: B images, C labels, M labels with children, N = C + M answers, P pairs of a label and one above it.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from zsic.core.scoring import Link
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Tree:
@@ -17,6 +21,8 @@ class Tree:
     """
 
     def __init__(self, labels: Sequence[str], parents_C: Sequence[Sequence[str]]) -> None:
+        import torch
+
         above = dict.fromkeys(name for parents in parents_C for name in parents)
         self.names = (*labels, *above)
         """Of the N answers."""
@@ -47,6 +53,8 @@ class Tree:
         Scores of labels that exclude one another (softmax) add up.  Of those that stand each for itself (sigmoid) it is
         one less the product of what is left to one, as if they were independent.
         """
+        import torch
+
         device = score_BC.device
         part_BC = score_BC if link == "softmax" else torch.log1p(-score_BC.clamp(max=1 - 1e-7))
         sum_BM = part_BC.new_zeros(len(part_BC), self.n_above)
@@ -59,6 +67,8 @@ class Tree:
 
         A child is an answer when its score is at least what it needs.
         """
+        import torch
+
         parent_N = self._parent_N.to(score_BN.device)
         answer_B = torch.where(parent_N == -1, score_BN, -1.0).argmax(dim=1)
         for _ in range(1, self._depth):

@@ -4,14 +4,17 @@ Shape legend: B images, C labels, N answers (labels, and in a tree those above t
 image and a label that fits.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from zsic.core.rules import MULTI_THRESHOLD, Rules
 from zsic.core.scoring import Link, TopK
 from zsic.core.tree import Tree
+
+if TYPE_CHECKING:
+    import torch
 
 NONE = -1
 """In place of an answer: none of these."""
@@ -34,7 +37,7 @@ class Verdict(NamedTuple):
     """Of the answer; anything where there is none."""
     fits: Fits | None = None
 
-    def cpu(self) -> "Verdict":
+    def cpu(self) -> Verdict:
         """The same on the CPU."""
         fits = None if self.fits is None else Fits(*(each.cpu() for each in self.fits))
         return Verdict(TopK(*(each.cpu() for each in self.top)), self.answer_B.cpu(), self.score_B.cpu(), fits)
@@ -44,6 +47,8 @@ def join(verdicts: Sequence[Verdict]) -> Verdict:
     """Make one of the verdicts on parts of a batch."""
     if len(verdicts) == 1:
         return verdicts[0]
+    import torch
+
     tops, answers, scores, fits = zip(*verdicts, strict=True)
     joined = None
     if fits[0] is not None:
@@ -73,6 +78,8 @@ class Scored(NamedTuple):
 
 def judge(top: TopK, scored: Scored | None, rules: Rules, link: Link, tree: Tree | None = None) -> Verdict:
     """Apply the rules.  All scores are needed for a tree, and with `mode: multi`; two predictions for a margin."""
+    import torch
+
     if rules.mode == "multi":
         assert scored is not None
         return _judge_each(top, scored, rules)
@@ -106,6 +113,8 @@ def judge(top: TopK, scored: Scored | None, rules: Rules, link: Link, tree: Tree
 
 
 def _judge_each(top: TopK, scored: Scored, rules: Rules) -> Verdict:
+    import torch
+
     score_BC, logit_BC = scored
     needs = [MULTI_THRESHOLD if need is None else need for need in rules.threshold_C] or [MULTI_THRESHOLD]
     fits_BC = score_BC >= torch.tensor(needs, device=score_BC.device)

@@ -64,6 +64,11 @@ class Checkpoint:
         """One of the JSON files; empty if there is none of this name."""
         return _read_json(self.folder / file, self.name)
 
+    def weight_paths(self) -> list[Path]:
+        """The safetensors files with the weights."""
+        names = _weight_files(self.folder, self.name)
+        return [self.folder / name for name in sorted(names) if name.endswith(".safetensors")]
+
     def on_this_machine(self) -> "Checkpoint":
         """The same files on the machine that asks; fetched where they are missing.
 

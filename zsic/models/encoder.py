@@ -16,8 +16,9 @@ from zsic.core.scoring import Link
 from zsic.models.checkpoint import Checkpoint
 from zsic.models.int8 import Int8Tower
 from zsic.models.processor import read_geometry, read_normalisation
+from zsic.models.tokenizer import load_tokenizer
 from zsic.models.tower import TorchTower
-from zsic.models.weights import drop_image, load, read_config
+from zsic.models.weights import drop_image, load_image_tower, load_text_tower, read_config
 
 __all__ = ["Dtype", "ImageEncoder", "TextEncoder", "read_geometry", "resolve_dtype"]
 
@@ -72,7 +73,7 @@ class ImageEncoder:
         if dtype == "int8":
             self._tower = Int8Tower(checkpoint, self.geometry.size, threads=threads)
         else:
-            self._tower = TorchTower(load(checkpoint, dtype=self.dtype)).to(self.device)
+            self._tower = TorchTower(load_image_tower(checkpoint, dtype=self.dtype)).to(self.device)
 
     def encode(self, pixels_BHW3: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Float32 unit rows [B, D] on the device; NaN where the tower gives NaN, zeros where zeros."""
@@ -101,12 +102,12 @@ class TextEncoder:
         family = checkpoint.family
         self.digest = checkpoint.digest
         self.device = torch.device(device)
-        self._tokenizer = _load_tokenizer(checkpoint)
+        self._tokenizer = load_tokenizer(checkpoint)
         tokenizer_class = str(checkpoint.read_json("tokenizer_config.json").get("tokenizer_class"))
         self._lower_case = tokenizer_class in family.lower_case
         self._padding = family.padding
-        model = load(checkpoint)
-        self.token_limit = family.token_limit(model.config.text_config, self._tokenizer.model_max_length)
+        model = load_text_tower(checkpoint)
+        self.token_limit = family.token_limit(model.config.text_config, self._tokenizer.limit)
         """Tokens of the longest prompt that is not cut, start and end marks included."""
         self.link: Link = family.link
         self.scale = family.read_scale(model)
@@ -118,8 +119,7 @@ class TextEncoder:
         """Tokens of each prompt before it is cut, start and end marks included."""
         if not texts:
             return []
-        ids = self._tokenizer(self._spell(texts), padding=False, truncation=False, verbose=False)["input_ids"]
-        return [len(row) for row in ids]
+        return self._tokenizer.count(self._spell(texts))
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], *, batch_size: int = 128) -> npt.NDArray[np.float32]:
@@ -132,13 +132,12 @@ class TextEncoder:
         lengths = self.count_tokens(texts)
         order = sorted(range(len(texts)), key=lengths.__getitem__)
         for begin in range(0, len(order), batch_size):
-            tokens = self._tokenizer(
+            tokens = self._tokenizer.encode(
                 self._spell([texts[i] for i in order[begin : begin + batch_size]]),
-                padding="max_length" if self._padding == "max_length" else True,
-                truncation=True,
-                max_length=self.token_limit,
-                return_tensors="pt",
-            ).to(self.device)
+                self.token_limit,
+                fill=self._padding == "max_length",
+            )
+            tokens = {name: each_TL.to(self.device) for name, each_TL in tokens.items()}
             batches.append(_unit(self._model.get_text_features(**tokens).pooler_output).cpu())
         if not batches:
             raise ValueError("there is no text to encode")
@@ -156,19 +155,6 @@ class TextEncoder:
 def _unit(x_ND: torch.Tensor) -> torch.Tensor:
     """Rows of length 1, in float32.  The floor of the norm keeps zero rows zero."""
     return torch.nn.functional.normalize(x_ND.float(), dim=-1, eps=1e-12)
-
-
-def _load_tokenizer(checkpoint: Checkpoint) -> Any:
-    from transformers import AutoTokenizer  # seconds of imports, which encoders of images do without
-
-    try:
-        return AutoTokenizer.from_pretrained(str(checkpoint.folder), local_files_only=True, trust_remote_code=False)
-    # A broken tokenizer file makes the Rust tokenizers raise a bare Exception.
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(
-            f"model.name: the tokenizer of {checkpoint.name} cannot be loaded: {reason[:300]}; fetch it again"
-        ) from error
 
 
 def _check_size(checkpoint: Checkpoint, vision_config: Any, geometry: Geometry) -> None:

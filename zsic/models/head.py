@@ -4,6 +4,8 @@ Shape legend: B images, C labels, D embedding width, K predictions kept, N disti
 of them.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,13 +13,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from zsic.core.errors import ModelError
 from zsic.core.fingerprint import canonical, six_digits
@@ -27,6 +26,9 @@ from zsic.core.scoring import Link, TopK, rank, rank_logits, similarities, soft_
 from zsic.core.tree import Tree
 from zsic.core.verdict import Scored, Verdict, join, judge, keep_best
 from zsic.models.shares import offsets_of
+
+if TYPE_CHECKING:
+    import torch
 
 METHOD = "mean of unit prompt embeddings, renormalised"
 """The ensemble of CLIP's paper as open_clip computes it (`build_zero_shot_classifier`)."""
@@ -137,36 +139,40 @@ class Head:
         return self.link == "sigmoid" or self.negative_ND is not None
 
     @cached_property
-    def rivals(self) -> "Rivals":
+    def rivals(self) -> Rivals:
         """Which negative prompts each label competes with; meant for heads that have some."""
         assert self.negative_ND is not None
         return Rivals.of(self.negatives, self.negative_ND.device)
 
-    def to_device(self, device: str | torch.device) -> "Head":
+    def to_device(self, device: str | torch.device) -> Head:
         """The same head, to score embeddings that are on `device`."""
         moved: dict[str, Any] = {
             name: None if (each := getattr(self, name)) is None else each.to(device) for name in _TENSORS
         }
         return replace(self, **moved)
 
-    @torch.inference_mode()
     def logits(self, image_BD: torch.Tensor) -> torch.Tensor:
         """What the link makes scores of, [B, C]."""
-        return self._logits(image_BD, similarities(image_BD, self.matrix_CD))
+        import torch
+
+        with torch.inference_mode():
+            return self._logits(image_BD, similarities(image_BD, self.matrix_CD))
 
     def rank(self, image_BD: torch.Tensor, k: int) -> TopK:
         """Answer unit rows with the `k` best labels each, whatever the rules are."""
         return keep_best(self.judge(image_BD, k).top, k)
 
-    @torch.inference_mode()
     def judge(self, image_BD: torch.Tensor, k: int) -> Verdict:
         """Answer unit rows with the `k` best labels each, and the answer that the rules make of all scores.
 
         Where labels are many, a few images at a time: memory does not grow with the batch.
         """
+        import torch
+
         n_scores = len(self.labels) if self.negative_ND is None else max(len(self.labels), len(self.negative_ND))
         n_at_once = min(max(1, _SCORES_AT_ONCE // n_scores), _IMAGES_AT_ONCE)
-        return join([self._judge(part_BD, k) for part_BD in torch.split(image_BD, n_at_once)])
+        with torch.inference_mode():
+            return join([self._judge(part_BD, k) for part_BD in torch.split(image_BD, n_at_once)])
 
     def _judge(self, image_BD: torch.Tensor, k: int) -> Verdict:
         similarity_BC = similarities(image_BD, self.matrix_CD)
@@ -200,6 +206,8 @@ class Head:
 
     def to_bytes(self) -> bytes:
         """The file that `save` writes."""
+        from safetensors.torch import save
+
         fields = {
             "name": self.name,
             "labels": self.labels,
@@ -221,6 +229,8 @@ class Head:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what `save` wrote.  Raises `ModelError` if it is something else."""
+        from safetensors import SafetensorError, safe_open
+
         try:
             with safe_open(path, framework="pt") as file:
                 fields = json.loads((file.metadata() or {})["zsic.head"])
@@ -250,6 +260,8 @@ class Rivals:
     @classmethod
     def of(cls, negatives: tuple[tuple[str, ...], ...], device: torch.device) -> Self:
         """Find the sets; prompts are in the order of `distinct`."""
+        import torch
+
         at = {prompt: row for row, prompt in enumerate(distinct(negatives))}
         sets = {each: column for column, each in enumerate(dict.fromkeys(negatives))}
         set_NG = torch.zeros(len(at), len(sets))
@@ -303,6 +315,8 @@ def compile_head(label_set: _Labels, text_encoder: _Tower) -> Head:
 
 def adjust(head: Head, share_C: Sequence[float], origin: str) -> Head:
     """The head for images of which the labels have these shares; where they are from is kept with it."""
+    import torch
+
     share = [six_digits(share) for share in share_C]
     offset_C = torch.from_numpy(offsets_of(share))
     if head.offset_C is not None:
@@ -311,6 +325,8 @@ def adjust(head: Head, share_C: Sequence[float], origin: str) -> Head:
 
 
 def _encode(prompts: tuple[tuple[str, ...], ...], text_encoder: _Tower) -> torch.Tensor:
+    import torch
+
     rows = [row for group in _group(prompts) for row in _average(group, text_encoder)]
     return torch.from_numpy(np.stack(rows))
 

@@ -3,22 +3,25 @@
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
-
-import torch
+from typing import TYPE_CHECKING
 
 from zsic.core.cache import cache_folder, keep
 from zsic.core.errors import ModelError
 from zsic.core.labels import LabelSet
 from zsic.models.checkpoint import Checkpoint
 from zsic.models.head import Head, compile_head
-from zsic.models.heads import Heads
+
+if TYPE_CHECKING:
+    from zsic.models.heads import Heads
 
 _KEPT = 50
 """Files; the one that was made first goes first."""
 
 
-def find_heads(sets: Sequence[LabelSet | Head], top_ks: Sequence[int], checkpoint: Checkpoint) -> Heads:
+def find_heads(sets: Sequence[LabelSet | Head], top_ks: Sequence[int], checkpoint: Checkpoint) -> "Heads":
     """The heads of a job's label sets; those that came as files are there already."""
+    from zsic.models.heads import Heads
+
     heads = (each if isinstance(each, Head) else find_head(each, checkpoint) for each in sets)
     return Heads(tuple(heads), tuple(top_ks))
 
@@ -40,13 +43,15 @@ def find_head(label_set: LabelSet, checkpoint: Checkpoint) -> Head:
     A file counts only if it says that it was made of these very labels, prompts and weights; by another version of
     torch it may differ in the last bits, and is made again.
     """
+    import torch  # seconds of imports, which a run with nothing to do does without
+
     folder = cache_folder() / "heads"
     path = folder / f"{label_set.digest}-{checkpoint.digest[:16]}-torch-{torch.__version__}.safetensors"
     with contextlib.suppress(ModelError):
         head = Head.load(path)
         if _is_of(head, label_set, checkpoint) and head.matrix_CD.isfinite().all():
             return replace(head, name=label_set.name)
-    from zsic.models.encoder import TextEncoder  # seconds of imports, for labels that are new
+    from zsic.models.encoder import TextEncoder
 
     head = compile_head(label_set, TextEncoder(checkpoint))
     keep(path, head.to_bytes())

@@ -3,17 +3,20 @@
 Shape legend: B images, D embedding width.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from zsic.core.predictions import Answers
 from zsic.core.rules import Rules
 from zsic.core.schema import AnswerColumns
 from zsic.core.verdict import Verdict
 from zsic.models.head import Head
+
+if TYPE_CHECKING:
+    import torch
 
 
 class _Set(Protocol):
@@ -47,7 +50,7 @@ class Heads:
         """The columns of each head."""
         return columns_of(self.heads)
 
-    def to_device(self, device: str | torch.device) -> "Heads":
+    def to_device(self, device: str | torch.device) -> Heads:
         """The same, to score embeddings that are on `device`."""
         return replace(self, heads=tuple(head.to_device(device) for head in self.heads))
 

@@ -7,6 +7,8 @@ images (`zsic.pipeline.agreement`).
 Shape legend: B images, H W pixels, D embedding width.
 """
 
+from __future__ import annotations
+
 import contextlib
 import importlib.util
 import logging
@@ -14,15 +16,15 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from zsic.core.cache import cache_folder, keep, one_at_a_time
 from zsic.core.errors import ModelError
 from zsic.models.checkpoint import Checkpoint
-from zsic.models.tower import TorchTower
 from zsic.models.weights import load
+
+if TYPE_CHECKING:
+    import torch
 
 _PACKAGES = ("onnxruntime", "onnx", "onnxscript")
 _RECIPE = 1
@@ -46,6 +48,7 @@ class Int8Tower:
         """Of pictures of this height and width."""
         require_onnx()
         import onnxruntime
+        import torch
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
@@ -59,6 +62,8 @@ class Int8Tower:
 
     def __call__(self, x_B3HW: torch.Tensor) -> torch.Tensor:
         """Float32 [B, D]."""
+        import torch
+
         (image_BD,) = self._session.run(None, {"x_B3HW": x_B3HW.contiguous().numpy()})
         return torch.from_numpy(image_BD)
 
@@ -77,7 +82,10 @@ def _find(checkpoint: Checkpoint, size: tuple[int, int], version: str) -> bytes:
 
 def _quantise(checkpoint: Checkpoint, size: tuple[int, int]) -> bytes:
     """Export the tower, and make int8 of the weights of its matrix products."""
+    import torch
     from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from zsic.models.tower import TorchTower
 
     tower = TorchTower(load(checkpoint))
     with tempfile.TemporaryDirectory(prefix="zsic-") as folder, _quiet():

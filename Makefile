@@ -18,7 +18,7 @@ test: check ## Install, then format, lint, types, imports and all tests
 test-faults: $(VENV)/develops ## Install, then the long proofs: 200,000 mutants of each kind, for hours
 	$(BIN)/python -m pytest --faults -m faults
 
-bench: $(VENV)/develops ## Install, then measure against limits and peers: decoding, encoding, relabelling, labels, a store, growth, the job; 40 min
+bench: $(VENV)/develops ## Install, then measure against limits and peers: decoding, encoding, relabelling, labels, a store, growth, the job, starts; 45 min
 	$(BIN)/python benchmarks/decode.py --write
 	$(BIN)/python benchmarks/encoder.py --write
 	$(BIN)/python benchmarks/embeddings.py --write
@@ -28,6 +28,7 @@ bench: $(VENV)/develops ## Install, then measure against limits and peers: decod
 	$(BIN)/python benchmarks/store.py --keys 100000 --write
 	$(BIN)/python benchmarks/scale.py --ledger 1e5,1e6,1e5s3 --images 20000 --write
 	$(BIN)/python benchmarks/pipeline.py --write
+	$(BIN)/python benchmarks/start.py --write
 
 check: $(VENV)/develops ## Format, lint, types, imports
 	$(BIN)/ruff format --check .

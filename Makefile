@@ -26,7 +26,7 @@ test-faults: $(VENV)/develops ## Install, then the long proofs: 200,000 mutants 
 golden: $(VENV)/develops ## Install, then renew the files that the golden run is compared with; read the difference
 	$(BIN)/python -m pytest tests/test_golden.py --renew-golden
 
-bench: $(VENV)/develops ## Install, then measure against limits and peers: decoding, encoding, relabelling, labels, a store, growth, the job; 40 min
+bench: $(VENV)/develops ## Install, then measure against limits and peers: decoding, encoding, relabelling, labels, a store, growth, the job, starts; 45 min
 	$(BIN)/python benchmarks/decode.py --write
 	$(BIN)/python benchmarks/encoder.py --write
 	$(BIN)/python benchmarks/embeddings.py --write
@@ -36,6 +36,7 @@ bench: $(VENV)/develops ## Install, then measure against limits and peers: decod
 	$(BIN)/python benchmarks/store.py --keys 100000 --write
 	$(BIN)/python benchmarks/scale.py --ledger 1e5,1e6,1e5s3 --images 20000 --write
 	$(BIN)/python benchmarks/pipeline.py --write
+	$(BIN)/python benchmarks/start.py --write
 
 check: $(VENV)/develops ## Format, lint, types, imports, side by side; under a minute
 	@$(MAKE) --no-print-directory --jobs 4 --output-sync=target check-format check-lint check-types check-imports

@@ -286,6 +286,7 @@ def test_compressed_shards_read_as_plain_ones(place: Place) -> None:
             "gzip data that expand more than 200-fold",
         ),
     ],
+    ids=["cut", "damaged", "bomb"],
 )
 def test_damaged_compression_is_a_bad_shard(data: bytes, detail: str, tmp_path: Path) -> None:
     (tmp_path / "s.tar.gz").write_bytes(data)

@@ -4,6 +4,8 @@ The picture is grey and the heat alone has colour, so that neither is taken for 
 (of heat) or pixels (of pictures).
 """
 
+from bisect import bisect_right
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
@@ -82,6 +84,5 @@ def _add_legend(picture: Image.Image, title: str) -> Image.Image:
 def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(f"{text} ...") > width:
-        text = text[:-1]
-    return f"{text} ..."
+    n_too_many = bisect_right(range(len(text)), float(width), key=lambda n: font.getlength(f"{text[:n]} ..."))
+    return f"{text[: max(n_too_many - 1, 0)]} ..."

@@ -1,17 +1,18 @@
 """Which frames of a video are rows, and what is left of a video that is damaged."""
 
 import io
+from collections.abc import Collection
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from support.videos import HEIGHT, KINDS, STEP, WIDTH, decode_all, make_sound, make_streamable, make_video, turn
 
-from zsic.core.film import Film, FilmError, Frame, is_cut_short, sniff_container, time_key
+from zsic.core.film import CODECS, MAX_HOURS, Film, FilmError, Frame, is_cut_short, sniff_container, time_key
 from zsic.core.outcome import Failure, Outcome
 
 
@@ -20,11 +21,19 @@ def read(data: bytes, fps: float = 10, *, max_pixels: int = 10**6, upright: bool
     return [frame for frame in film.frames(fps) if frame is not None]
 
 
-def read_until_damage(data: bytes, fps: float = 10, max_pixels: int = 10**6) -> tuple[list[Frame], Failure | None]:
+def read_until_damage(
+    data: bytes,
+    fps: float = 10,
+    *,
+    max_pixels: int = 10**6,
+    max_hours: int = MAX_HOURS,
+    codecs: Collection[str] = CODECS,
+) -> tuple[list[Frame], Failure | None]:
     """The rows before the damage, and what it is."""
     frames: list[Frame] = []
     try:
-        for frame in Film(io.BytesIO(data), max_pixels=max_pixels, upright=True).frames(fps):
+        film = Film(io.BytesIO(data), max_pixels=max_pixels, upright=True, codecs=codecs)
+        for frame in film.frames(fps, max_hours=max_hours):
             if frame is not None:
                 frames.append(frame)
     except FilmError as error:
@@ -47,7 +56,6 @@ def test_rows_are_the_very_frames_at_their_times(ending: str) -> None:
         assert np.array_equal(row.pixels_HW3, wanted)
 
 
-@settings(max_examples=25)
 @given(
     st.lists(st.integers(1, 40), min_size=1, max_size=12),
     st.sampled_from([0.1, 0.3, 1, 2, 10, 29.97, 100]),
@@ -196,15 +204,13 @@ def splice(first: bytes, second: bytes) -> bytes:
     return file.getvalue()
 
 
-def test_a_codec_that_is_not_on_the_list_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zsic.core.film._CODECS", frozenset({"vp9"}))
-    rows, failure = read_until_damage(make_video("mp4", 3))
+def test_a_codec_that_is_not_on_the_list_is_not_decoded() -> None:
+    rows, failure = read_until_damage(make_video("mp4", 3), codecs={"vp9"})
     assert (rows, failure) == ([], Failure(Outcome.UNSUPPORTED, "video: h264 is not decoded"))
 
 
-def test_damaged_time_stamps_end_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zsic.core.film.MAX_HOURS", 1)
-    rows, failure = read_until_damage(make_video("mkv", 3, pts=[0, 10, 10 * 3600 * 2]), 0.01)
+def test_damaged_time_stamps_end_the_video() -> None:
+    rows, failure = read_until_damage(make_video("mkv", 3, pts=[0, 10, 10 * 3600 * 2]), 0.01, max_hours=1)
     assert len(rows) == 36
     assert failure == Failure(Outcome.BAD_SHARD, "the video goes on for more than 1 hours")
 

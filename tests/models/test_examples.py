@@ -1,7 +1,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
@@ -69,7 +69,6 @@ def _naive_share(
 _counts = st.lists(st.integers(0, 5), min_size=1, max_size=6).filter(any)
 
 
-@settings(deadline=None)
 @given(n_C=_counts, seed=st.integers(0, 2**16), weight=st.sampled_from(WEIGHTS), dim=st.sampled_from([2, 5, 12]))
 def test_leaving_one_out_is_making_rows_without_it(n_C: list[int], seed: int, weight: float, dim: int) -> None:
     text_CD, image_ND, truth_N = _pose(n_C, dim, seed=seed)
@@ -99,7 +98,6 @@ def test_rows_are_the_definition(n_C: list[int], seed: int, weight: float) -> No
     assert (found.offset_C[without_C] == 0).all()
 
 
-@settings(deadline=None)
 @given(n_C=_counts, seed=st.integers(0, 2**16), weight=st.sampled_from(WEIGHTS), dim=st.sampled_from([2, 5, 12]))
 @example(n_C=[2, 1, 1], seed=0, weight=1.0, dim=5)  # without one of the two there is no spread
 def test_logits_left_out_are_those_of_rows_made_without(n_C: list[int], seed: int, weight: float, dim: int) -> None:
@@ -174,11 +172,10 @@ def test_examples_mend_labels_whose_words_mean_nothing() -> None:
     assert abs(found.accuracy_after - accuracy) < 0.15  # what it promised
 
 
-def test_many_rows_are_cut_into_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_cut_into_pieces() -> None:
     text_CD, image_ND, truth_N = _pose([5, 3, 1, 4])
     whole = blend_examples(text_CD, image_ND, truth_N, scale=20.0)
-    monkeypatch.setattr("zsic.models.leave_one_out._CELLS_AT_ONCE", 30)
-    pieces = blend_examples(text_CD, image_ND, truth_N, scale=20.0)
+    pieces = blend_examples(text_CD, image_ND, truth_N, scale=20.0, cells_at_once=30)
     assert (pieces.weight, pieces.accuracy_after) == (whole.weight, whole.accuracy_after)
 
 

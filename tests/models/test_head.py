@@ -11,7 +11,6 @@ from zsic.core.errors import ModelError
 from zsic.core.labels import LabelSet, load_labels
 from zsic.core.scoring import Link
 from zsic.core.spec import LabelsSpec, ModelSpec
-from zsic.models import head as head_module
 from zsic.models.checkpoint import resolve
 from zsic.models.encoder import TextEncoder
 from zsic.models.head import Head, adjust, compile_head
@@ -59,11 +58,10 @@ def test_with_a_real_tower_it_takes_the_models_link(tiny_checkpoints: dict[str, 
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 4, 7])
-def test_grouping_does_not_matter(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grouping_does_not_matter(at_once: int) -> None:
     label_set = _labels("cat", "dog", "bird", "house", "tree")
     whole = compile_head(label_set, HashTower())
-    monkeypatch.setattr(head_module, "_PROMPTS_AT_ONCE", at_once)
-    assert torch.equal(compile_head(label_set, HashTower()).matrix_CD, whole.matrix_CD)
+    assert torch.equal(compile_head(label_set, HashTower(), prompts_at_once=at_once).matrix_CD, whole.matrix_CD)
 
 
 def test_opposite_prompts_do_not_make_nan() -> None:
@@ -114,12 +112,11 @@ def test_rank_gives_links_scores_best_first() -> None:
     assert head.to_device("cpu").rank(image_BD, 1).score_BK.shape == (2, 1)
 
 
-def test_many_labels_are_ranked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_labels_are_ranked_in_parts() -> None:
     head = compile_head(_labels(*(f"label {n}" for n in range(50))), HashTower())
     image_BD = torch.nn.functional.normalize(torch.randn(13, 32, generator=torch.Generator().manual_seed(0)))
     whole = head.rank(image_BD, 7)
-    monkeypatch.setattr(head_module, "_SCORES_AT_ONCE", 200)
-    for ours, theirs in zip(head.rank(image_BD, 7), whole, strict=True):
+    for ours, theirs in zip(head.judge(image_BD, 7, scores_at_once=200).top, whole, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert head.rank(image_BD[:0], 7).score_BK.shape == (0, 7)
 
@@ -248,16 +245,14 @@ def test_one_negative_said_twice_counts_once_and_for_all_labels_the_same(tmp_pat
     assert head.rivals.set_NG.tolist() == [[1.0]]
 
 
-def test_rules_are_applied_in_parts_as_on_the_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_rules_are_applied_in_parts_as_on_the_whole(tmp_path: Path) -> None:
     tree = "back_off: 0.4\nreject: {min_margin: 0.05}\nlabels:\n- {name: pet, children: [cat, dog]}\n- bird\n"
     for text in (MULTI, RIVALS, tree):
         head = compile_head(_from_file(tmp_path, text), HashTower())
         image_BD = _unit_rows(21)
         whole = head.judge(image_BD, 1)
         assert whole.top.score_BK.shape == (21, 1)
-        monkeypatch.setattr(head_module, "_SCORES_AT_ONCE", 9)
-        parts = head.judge(image_BD, 1)
-        monkeypatch.undo()
+        parts = head.judge(image_BD, 1, scores_at_once=9)
         assert torch.equal(parts.answer_B, whole.answer_B)
         assert len(set(whole.answer_B.tolist())) > 2
         for ours, theirs in zip(parts.fits or (), whole.fits or (), strict=True):

@@ -6,7 +6,6 @@ import torch
 
 from zsic.core.labels import LabelSet, load_labels
 from zsic.core.spec import LabelsSpec, ModelSpec
-from zsic.models import head_cache
 from zsic.models.checkpoint import Checkpoint, resolve
 from zsic.models.encoder import TextEncoder
 from zsic.models.head_cache import find_head
@@ -88,20 +87,17 @@ def test_a_file_that_is_not_what_its_name_says_is_made_again(
     assert len(encoded) == 2
 
 
-def test_the_oldest_files_go(
-    tiny_checkpoint: Path, encoded: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(head_cache, "_KEPT", 2)
+def test_the_oldest_files_go(tiny_checkpoint: Path, encoded: list[str], folder: Path) -> None:
     checkpoint = resolve(ModelSpec(name=str(tiny_checkpoint)))
     for name in ("cat", "house", "circle"):
         for path in folder.glob("*"):  # as if an hour had passed
             os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3600))
-        find_head(_labels(name), checkpoint)
+        find_head(_labels(name), checkpoint, n_kept=2)
     encoded.clear()
-    find_head(_labels("house"), checkpoint)
-    find_head(_labels("circle"), checkpoint)
+    find_head(_labels("house"), checkpoint, n_kept=2)
+    find_head(_labels("circle"), checkpoint, n_kept=2)
     assert not encoded
-    find_head(_labels("cat"), checkpoint)
+    find_head(_labels("cat"), checkpoint, n_kept=2)
     assert len(encoded) == 1
 
 

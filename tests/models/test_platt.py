@@ -29,7 +29,7 @@ def _targets(wanted_NC: Bools) -> Floats:
     return np.where(wanted_NC, (n_right + 0.1) / (n_right + 0.2), 0.1 / (n_wrong + 0.2))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=settings.default.max_examples // 2)  # each takes a general optimiser
 @given(
     n=st.integers(4, 40),
     n_labels=st.integers(1, 6),
@@ -56,7 +56,7 @@ def test_it_is_logistic_regression_on_its_targets(n: int, n_labels: int, slope: 
         assert found.at_bound
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=settings.default.max_examples // 2)  # each takes a general optimiser
 @given(
     n=st.integers(2, 40),
     n_labels=st.integers(1, 6),
@@ -133,11 +133,10 @@ def test_what_does_not_overlap_stays_finite() -> None:
 
 
 @pytest.mark.parametrize("shift_spread", [0.0, 2.0])
-def test_batches_make_no_difference(shift_spread: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_make_no_difference(shift_spread: float) -> None:
     logit_NC, wanted_NC = _sample(100, 4)
     whole = fit_platt(logit_NC, wanted_NC, shift_spread=shift_spread)
-    monkeypatch.setattr("zsic.models.calibration._CELLS_AT_ONCE", 30)
-    parts = fit_platt(logit_NC, wanted_NC, shift_spread=shift_spread)
+    parts = fit_platt(logit_NC, wanted_NC, shift_spread=shift_spread, cells_at_once=30)
     assert (parts.slope, *parts.shifts) == pytest.approx((whole.slope, *whole.shifts), rel=1e-9)
     assert parts.loss_after == pytest.approx(whole.loss_after, rel=1e-9)
 

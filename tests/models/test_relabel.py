@@ -5,7 +5,6 @@ import torch
 
 from zsic.core.embedding import from_column, to_column
 from zsic.core.schema import output_schema
-from zsic.models import relabel as relabel_module
 from zsic.models.head import Head
 from zsic.models.heads import Heads
 from zsic.models.relabel import relabel
@@ -44,14 +43,13 @@ def _vectors(n: int, dim: int, seed: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pieces", [(50,), (7, 30, 13)])
-def test_rows_are_those_of_classifying_anew(monkeypatch: pytest.MonkeyPatch, pieces: tuple[int, ...]) -> None:
-    monkeypatch.setattr(relabel_module, "_ROWS_AT_ONCE", 16)
+def test_rows_are_those_of_classifying_anew(pieces: tuple[int, ...]) -> None:
     valid_N = np.random.default_rng(2).random(50) > 0.2
     image_ND, first, second = _vectors(50, 24), _head(6, 24), _head(9, 24, seed=5)
     block, expected = (_block(image_ND, valid_N, head, 4) for head in (first, second))
     starts = np.cumsum((0, *pieces[:-1])).tolist()
     block = pa.concat_tables([block.slice(at, n) for at, n in zip(starts, pieces, strict=True)])
-    found = relabel(block, Heads((second,), (4,)))
+    found = relabel(block, Heads((second,), (4,)), rows_at_once=16)
     assert set(found) == {"label", "score", "predictions"}
     for name, column in found.items():
         assert column.type == expected.schema.field(name).type

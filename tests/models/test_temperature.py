@@ -1,7 +1,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
@@ -34,7 +34,6 @@ def _penalised(slope: float, logit_NC: Floats, truth_N: Integers, prior_rows: fl
     return len(truth_N) * _loss(slope * logit_NC, truth_N) + prior_rows * float(cross)
 
 
-@settings(deadline=None)
 @given(
     n=st.integers(1, 40),
     n_labels=st.integers(2, 6),
@@ -79,11 +78,10 @@ def test_temperature_of_the_sample_is_found(slope: float) -> None:
     assert found.error_after == pytest.approx(Reliability.count(score_NC.max(axis=1), right_N).error, abs=1e-3)
 
 
-def test_batches_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_make_no_difference() -> None:
     logit_NC, truth_N = _sample(100, 4, 0.5)
     whole = fit_temperature(logit_NC, truth_N)
-    monkeypatch.setattr("zsic.models.calibration._CELLS_AT_ONCE", 30)
-    assert fit_temperature(logit_NC, truth_N).slope == pytest.approx(whole.slope, rel=1e-9)
+    assert fit_temperature(logit_NC, truth_N, cells_at_once=30).slope == pytest.approx(whole.slope, rel=1e-9)
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 1e5])

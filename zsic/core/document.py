@@ -1,7 +1,7 @@
 """Where each value of a YAML or JSON file stands, and how it was written there."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from zsic.core.errors import SpecError
 
 _MAX_DEPTH = 64
 """Two for each level of a tree of labels; ends an alias that contains itself."""
-_MAX_NODES = 5_000_000
+MAX_NODES = 5_000_000
 """Ends aliases that each repeat others."""
 
 _YAML_KINDS = {
@@ -125,7 +125,7 @@ class Pairs(Document):
         return f"a mapping{self.hint}"
 
 
-def read_yaml(text: str, path: str) -> Document | None:
+def read_yaml(text: str, path: str, *, max_nodes: int = MAX_NODES) -> Document | None:
     """Read YAML; None when there is nothing in it.  Raises `SpecError` that names the line."""
     try:
         root = yaml.compose(text, Loader=_Loader)
@@ -136,7 +136,7 @@ def read_yaml(text: str, path: str) -> Document | None:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise SpecError(f"{path} line {line}: not YAML: {error.reason}") from None
-    return None if root is None else _from_yaml(root, path, _MAX_DEPTH, iter(range(_MAX_NODES)))
+    return None if root is None else _from_yaml(root, path, _MAX_DEPTH, _Budget(max_nodes))
 
 
 def read_json(text: str, path: str) -> Document:
@@ -158,12 +158,24 @@ class _JsonPairs(tuple[tuple[str, Any], ...]):
     __slots__ = ()
 
 
-def _from_yaml(node: yaml.Node, path: str, depth: int, budget: Iterator[int]) -> Document:
+class _Budget:
+    """How many values a document may hold."""
+
+    def __init__(self, n_allowed: int) -> None:
+        self._n_allowed, self._n_left = n_allowed, n_allowed
+
+    def spend(self, where: str) -> None:
+        """Count one more value.  Raises `SpecError` if that is one too many."""
+        if not self._n_left:
+            raise SpecError(f"{where}: with all its aliases it holds more than {self._n_allowed:,} values")
+        self._n_left -= 1
+
+
+def _from_yaml(node: yaml.Node, path: str, depth: int, budget: _Budget) -> Document:
     where = f"{path} line {node.start_mark.line + 1}"
     if depth == 0:
         raise SpecError(f"{where}: nested too deeply")
-    if next(budget, None) is None:
-        raise SpecError(f"{where}: with all its aliases it holds more than {_MAX_NODES:,} values")
+    budget.spend(where)
 
     def inner(child: yaml.Node) -> Document:
         return _from_yaml(child, path, depth - 1, budget)

@@ -10,7 +10,7 @@ Shape legend: H W pixels.
 
 import errno
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -43,14 +43,14 @@ _LATER_ISO_BOXES = (
 )
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
-_CODECS = frozenset(
+CODECS = frozenset(
     (
         "av1", "dnxhd", "dvvideo", "ffv1", "flv1", "h263", "h264", "hevc", "mjpeg", "mpeg1video", "mpeg2video",
         "mpeg4", "msmpeg4v2", "msmpeg4v3", "prores", "rawvideo", "theora", "vc1", "vp6f", "vp8", "vp9", "wmv1",
         "wmv2", "wmv3",
     )
 )  # fmt: skip
-
+"""FFmpeg's names of the codecs that are decoded."""
 
 _BROKEN_HEADER = "the video breaks off within its header"
 
@@ -103,7 +103,7 @@ class _Picture:
 class Film:
     """A video that is open.  Raises `FilmError` for what is none; `file` is read here and there, and not closed."""
 
-    def __init__(self, file: IO[bytes], *, max_pixels: int, upright: bool) -> None:
+    def __init__(self, file: IO[bytes], *, max_pixels: int, upright: bool, codecs: Collection[str] = CODECS) -> None:
         import av
         from av.stream import Discard, Disposition
 
@@ -128,7 +128,7 @@ class Film:
         if not has_picture:
             _fail(Outcome.EMPTY, "the file has no moving pictures")
         self._stream = stream
-        self._check()
+        self._check(codecs)
         for other in self._container.streams:
             if other.index != stream.index:
                 other.discard = Discard.all  # it need not even be read
@@ -138,9 +138,9 @@ class Film:
         """How long it says it is."""
         return self._container.duration / 1e6 if self._container.duration else None
 
-    def _check(self) -> None:
+    def _check(self, codecs: Collection[str]) -> None:
         codec: Any = self._stream.codec_context
-        if codec is None or codec.codec.canonical_name not in _CODECS:
+        if codec is None or codec.codec.canonical_name not in codecs:
             name = codec.codec.canonical_name if codec is not None else "an unknown codec"
             _fail(Outcome.UNSUPPORTED, f"video: {name} is not decoded")
         self._check_size(codec.width, codec.height)
@@ -155,7 +155,7 @@ class Film:
                 f"video: {width} x {height}, more than decode.max_pixels, {self._max_pixels}",
             )
 
-    def frames(self, fps: float) -> Iterator[Frame | None]:
+    def frames(self, fps: float, *, max_hours: int = MAX_HOURS) -> Iterator[Frame | None]:
         """Give the rows in order, and None whenever a frame has been decoded.
 
         Raises `FilmError` where the video is damaged from some time on; the rows before come all the same.
@@ -168,8 +168,8 @@ class Film:
             self._check_size(frame.width, frame.height)
             picture = _Picture(frame, _matrix_of(frame) if self._upright else _IDENTITY)
             while index < stop * rate:
-                if index >= MAX_HOURS * 3600 * rate:
-                    _fail(Outcome.BAD_SHARD, f"the video goes on for more than {MAX_HOURS} hours")
+                if index >= max_hours * 3600 * rate:
+                    _fail(Outcome.BAD_SHARD, f"the video goes on for more than {max_hours} hours")
                 yield Frame(index, time_key(index, fps), reel.n_bytes - n_bytes, picture)
                 n_bytes = reel.n_bytes
                 index += 1

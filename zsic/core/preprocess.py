@@ -30,7 +30,7 @@ _SUPPORT = {"nearest": 1, "box": 1, "bilinear": 1, "hamming": 1, "bicubic": 2, "
 
 # At a shortest edge of 224 a picture of 65,500 x 1 would be resized to 3 billion pixels and then cropped.
 # Above this many only the crop is made; at 224 it takes an aspect ratio of 1:668 to get there.
-_MAX_RESIZED_PIXELS = 2**25
+MAX_RESIZED_PIXELS = 2**25
 
 # Pillow hands out its pixels by two copies.  Above this many, resizing in place is worth more than speed.
 _MAX_COPIED_PIXELS = 2**24
@@ -136,14 +136,14 @@ def prepare(data: bytes, geometry: Geometry, spec: DecodeSpec, out_HW3: Pixels |
     return Prepared(out_HW3, width, height)
 
 
-def fit(image: Image.Image, geometry: Geometry) -> Pixels:
+def fit(image: Image.Image, geometry: Geometry, *, max_resized_pixels: int = MAX_RESIZED_PIXELS) -> Pixels:
     """Resize and crop a picture: to the bit what transformers' PIL image processors do before they rescale.
 
-    Above 2**25 resized pixels only the crop is made, which may differ from theirs by rounding.
+    Above `max_resized_pixels` only the crop is made, which may differ from theirs by rounding.
     """
     image = image if image.mode == "RGB" else image.convert("RGB")
     height, width = geometry.resized(image.height, image.width)
-    if height * width > _MAX_RESIZED_PIXELS:
+    if height * width > max_resized_pixels:
         return _fit_crop_alone(image, geometry)
     if geometry.resize is not None:
         image = image.resize((width, height), _FILTERS[geometry.resample])
@@ -170,7 +170,7 @@ def _prepare_by_torch(data: bytes, geometry: Geometry, spec: DecodeSpec) -> tupl
         decoded = _Decoded(np.array(upright), (upright.height, upright.width), 1, upright.size)
     pixels_hw3, extent, turn, size = decoded
     height, width = geometry.resized(size[1], size[0])
-    if height * width > _MAX_RESIZED_PIXELS:  # never so of a JPEG that was scaled: that is larger still
+    if height * width > MAX_RESIZED_PIXELS:  # never so of a JPEG that was scaled: that is larger still
         return fit(_set_upright(pixels_hw3, turn), geometry), size
     # The small result is turned, not the large picture.
     on_its_side = turn >= 5

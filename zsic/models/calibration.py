@@ -21,7 +21,8 @@ from zsic.core.scoring import Link
 SLOPES = (0.01, 100.0)
 """Temperatures of 100 to 0.01; beyond, all scores are alike, or 0 and 1."""
 
-_CELLS_AT_ONCE = 2**20
+CELLS_AT_ONCE = 2**20
+"""Logits of a part of the pictures: bounds the memory."""
 _Truth = TypeVar("_Truth", bound=np.generic)
 
 
@@ -52,10 +53,10 @@ class Calibration:
 
 
 def batches(
-    logit_NC: npt.NDArray[np.floating], truth_N: npt.NDArray[_Truth]
+    logit_NC: npt.NDArray[np.floating], truth_N: npt.NDArray[_Truth], cells_at_once: int
 ) -> Iterator[tuple[npt.NDArray[np.float64], npt.NDArray[_Truth]]]:
     """Logits in float64, with their truth, some pictures at a time."""
-    n_at_once = ceil(_CELLS_AT_ONCE / logit_NC.shape[1])
+    n_at_once = ceil(cells_at_once / logit_NC.shape[1])
     for begin in range(0, len(logit_NC), n_at_once):
         chunk = slice(begin, begin + n_at_once)
         yield logit_NC[chunk].astype(np.float64), truth_N[chunk]

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zsic.core.errors import SpecError
-from zsic.models.leave_one_out import LEAST_SPREAD, Floats, Integers, average, leave_one_out
+from zsic.models.leave_one_out import CELLS_AT_ONCE, LEAST_SPREAD, Floats, Integers, average, leave_one_out
 
 WEIGHTS = (0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 """Beyond the last, hardly anything of the text is left."""
@@ -59,6 +59,7 @@ def blend_examples(
     *,
     scale: float,
     weights: Sequence[float] = WEIGHTS,
+    cells_at_once: int = CELLS_AT_ONCE,
 ) -> Blended:
     """Move the unit rows of labels towards the unit embeddings of their examples, whose labels are `truth_N`.
 
@@ -79,7 +80,7 @@ def blend_examples(
     label_N: Integers = truth_N.astype(np.int64)
     n_C: Integers = np.bincount(label_N, minlength=n_labels)
     weight_W = np.unique(np.asarray([0.0, *weights], np.float64))  # the first stands for the text alone
-    seen_W = _leave_one_out(text_CD, example_ND, label_N, weight_W)
+    seen_W = _leave_one_out(text_CD, example_ND, label_N, weight_W, cells_at_once)
     hidden_W = _leave_label_out(text_CD, example_ND, label_N, weight_W) if (n_C == 0).any() else None
     share_hidden = float((n_C == 0).mean())
     value_W = seen_W if hidden_W is None else (1 - share_hidden) * seen_W + share_hidden * hidden_W
@@ -140,10 +141,12 @@ def _leave_label_out(text_CD: Floats, example_ND: Floats, truth_N: Integers, wei
     return n_right_W / n
 
 
-def _leave_one_out(text_CD: Floats, example_ND: Floats, truth_N: Integers, weight_W: Floats) -> Floats:
+def _leave_one_out(
+    text_CD: Floats, example_ND: Floats, truth_N: Integers, weight_W: Floats, cells_at_once: int
+) -> Floats:
     """Share right [W] of examples, each by rows made without it."""
     n_right_W = np.zeros(len(weight_W))
-    for chunk, parts in leave_one_out(text_CD, example_ND, truth_N):
+    for chunk, parts in leave_one_out(text_CD, example_ND, truth_N, cells_at_once=cells_at_once):
         for at, weight in enumerate(weight_W):
             n_right_W[at] += int((parts.logits(weight).argmax(axis=1) == truth_N[chunk]).sum())
     return n_right_W / len(truth_N)

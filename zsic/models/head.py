@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 METHOD = "mean of unit prompt embeddings, renormalised"
 """The ensemble of CLIP's paper as open_clip computes it (`build_zero_shot_classifier`)."""
 
-# Prompts encoded before they are averaged: bounds the memory at any number of labels and templates.
-_PROMPTS_AT_ONCE = 4096
+PROMPTS_AT_ONCE = 4096
+"""Prompts encoded before they are averaged: bounds the memory at any number of labels and templates."""
+SCORES_AT_ONCE = 2**24
+"""Scores of a part of a batch: bounds the memory at any number of labels."""
 
 _THE_LABELS = "stated in the labels"
 _TENSORS = ("matrix_CD", "offset_C", "negative_ND")
-_SCORES_AT_ONCE = 2**24
 _IMAGES_AT_ONCE = 4096  # few enough for float32 rows of 512 numbers to stay in a CPU's caches
 
 
@@ -162,7 +163,7 @@ class Head:
         """Answer unit rows with the `k` best labels each, whatever the rules are."""
         return keep_best(self.judge(image_BD, k).top, k)
 
-    def judge(self, image_BD: torch.Tensor, k: int) -> Verdict:
+    def judge(self, image_BD: torch.Tensor, k: int, *, scores_at_once: int = SCORES_AT_ONCE) -> Verdict:
         """Answer unit rows with the `k` best labels each, and the answer that the rules make of all scores.
 
         Where labels are many, a few images at a time: memory does not grow with the batch.
@@ -170,7 +171,7 @@ class Head:
         import torch
 
         n_scores = len(self.labels) if self.negative_ND is None else max(len(self.labels), len(self.negative_ND))
-        n_at_once = min(max(1, _SCORES_AT_ONCE // n_scores), _IMAGES_AT_ONCE)
+        n_at_once = min(max(1, scores_at_once // n_scores), _IMAGES_AT_ONCE)
         with torch.inference_mode():
             return join([self._judge(part_BD, k) for part_BD in torch.split(image_BD, n_at_once)])
 
@@ -287,7 +288,7 @@ def digest_inputs(
     return hashlib.sha256(canonical(inputs)).hexdigest()
 
 
-def compile_head(label_set: _Labels, text_encoder: _Tower) -> Head:
+def compile_head(label_set: _Labels, text_encoder: _Tower, *, prompts_at_once: int = PROMPTS_AT_ONCE) -> Head:
     """Encode each label's prompts, make them unit vectors, average them, and make that a unit vector.
 
     With `mode: multi`, each label of a softmax model competes with its negative prompts: its score is what a softmax
@@ -298,7 +299,7 @@ def compile_head(label_set: _Labels, text_encoder: _Tower) -> Head:
     head = Head(
         name=label_set.name,
         labels=label_set.names,
-        matrix_CD=_encode(prompts, text_encoder),
+        matrix_CD=_encode(prompts, text_encoder, prompts_at_once),
         scale=text_encoder.scale,
         bias=text_encoder.bias,
         link=text_encoder.link,
@@ -309,7 +310,7 @@ def compile_head(label_set: _Labels, text_encoder: _Tower) -> Head:
     )
     if head.negatives and head.link == "softmax":
         each = tuple((prompt,) for prompt in distinct(head.negatives))
-        head = replace(head, negative_ND=_encode(each, text_encoder), sharpness=head.scale)
+        head = replace(head, negative_ND=_encode(each, text_encoder, prompts_at_once), sharpness=head.scale)
     return adjust(head, label_set.prior_C, _THE_LABELS) if label_set.prior_C else head
 
 
@@ -324,19 +325,19 @@ def adjust(head: Head, share_C: Sequence[float], origin: str) -> Head:
     return replace(head, offset_C=offset_C, steps=(*head.steps, {"step": "shares", "from": origin, "shares": share}))
 
 
-def _encode(prompts: tuple[tuple[str, ...], ...], text_encoder: _Tower) -> torch.Tensor:
+def _encode(prompts: tuple[tuple[str, ...], ...], text_encoder: _Tower, at_once: int) -> torch.Tensor:
     import torch
 
-    rows = [row for group in _group(prompts) for row in _average(group, text_encoder)]
+    rows = [row for group in _group(prompts, at_once) for row in _average(group, text_encoder)]
     return torch.from_numpy(np.stack(rows))
 
 
-def _group(prompts: tuple[tuple[str, ...], ...]) -> Iterator[list[tuple[str, ...]]]:
-    """Cut the labels into runs of at most `_PROMPTS_AT_ONCE` prompts, or of one label that has more."""
+def _group(prompts: tuple[tuple[str, ...], ...], at_once: int) -> Iterator[list[tuple[str, ...]]]:
+    """Cut the labels into runs of at most `at_once` prompts, or of one label that has more."""
     group: list[tuple[str, ...]] = []
     n = 0
     for texts in prompts:
-        if group and n + len(texts) > _PROMPTS_AT_ONCE:
+        if group and n + len(texts) > at_once:
             yield group
             group, n = [], 0
         group.append(texts)

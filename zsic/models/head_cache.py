@@ -14,8 +14,8 @@ from zsic.models.head import Head, compile_head
 if TYPE_CHECKING:
     from zsic.models.heads import Heads
 
-_KEPT = 50
-"""Files; the one that was made first goes first."""
+N_KEPT = 50
+"""Files in the cache; the oldest goes first."""
 
 
 def find_heads(sets: Sequence[LabelSet | Head], top_ks: Sequence[int], checkpoint: Checkpoint) -> "Heads":
@@ -37,7 +37,7 @@ def load_head(path: str, checkpoint: Checkpoint, field: str = "labels.head") -> 
     return head
 
 
-def find_head(label_set: LabelSet, checkpoint: Checkpoint) -> Head:
+def find_head(label_set: LabelSet, checkpoint: Checkpoint, *, n_kept: int = N_KEPT) -> Head:
     """The head of these labels for this checkpoint: from the cache, or compiled and put there.
 
     A file counts only if it says that it was made of these very labels, prompts and weights; by another version of
@@ -56,7 +56,7 @@ def find_head(label_set: LabelSet, checkpoint: Checkpoint) -> Head:
     head = compile_head(label_set, TextEncoder(checkpoint))
     keep(path, head.to_bytes())
     with contextlib.suppress(OSError):  # another process may tidy up as well
-        for old in sorted(folder.glob("*.safetensors"), key=lambda each: each.stat().st_mtime)[:-_KEPT]:
+        for old in sorted(folder.glob("*.safetensors"), key=lambda each: each.stat().st_mtime)[:-n_kept]:
             old.unlink()
     return head
 

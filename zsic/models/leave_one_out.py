@@ -12,7 +12,8 @@ import numpy.typing as npt
 LEAST_SPREAD = 1e-9
 """Sum of squares of unit vectors below which there is only rounding."""
 
-_CELLS_AT_ONCE = 2**21
+CELLS_AT_ONCE = 2**21
+"""Numbers in an array of a part of the examples: bounds the memory."""
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -26,7 +27,9 @@ def average(example_ND: Floats, truth_N: Integers, n_labels: int) -> tuple[Float
     return sum_CD / np.maximum(n_C, 1)[:, None], n_C
 
 
-def leave_one_out(text_CD: Floats, example_ND: Floats, truth_N: Integers) -> Iterator[tuple[slice, "Parts"]]:
+def leave_one_out(
+    text_CD: Floats, example_ND: Floats, truth_N: Integers, *, cells_at_once: int = CELLS_AT_ONCE
+) -> Iterator[tuple[slice, "Parts"]]:
     """Logits of the examples by the rows of `zsic.models.examples`, each by rows made without it; some at a time.
 
     Exactly, and without making those rows.  Leaving an example out moves one prototype, the mean and the ridge, and
@@ -43,7 +46,7 @@ def leave_one_out(text_CD: Floats, example_ND: Floats, truth_N: Integers) -> Ite
     centre_C, text_CD = text_CD @ mean_D, text_CD @ basis_DD
     prototype_CD = np.where(seen_C[:, None], prototype_CD - mean_D, 0.0) @ basis_DD
     left = _LeftOut(text_CD, prototype_CD, seen_C, centre_C, value_D.clip(0), len(truth_N) - n_seen)
-    n_at_once = max(1, _CELLS_AT_ONCE // max(text_CD.shape))
+    n_at_once = max(1, cells_at_once // max(text_CD.shape))
     for begin in range(0, len(truth_N), n_at_once):
         chunk = slice(begin, begin + n_at_once)
         truth_B = truth_N[chunk]

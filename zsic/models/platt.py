@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zsic.core.reliability import Reliability
-from zsic.models.calibration import SLOPES, Calibration, batches, require_pictures
+from zsic.models.calibration import CELLS_AT_ONCE, SLOPES, Calibration, batches, require_pictures
 
 SHIFT_SPREAD = 2.0
 """Standard deviation that labels' shifts are expected to have, in logits: few pictures of a label weigh little."""
@@ -27,7 +27,9 @@ _Floats = npt.NDArray[np.float64]
 _Bools = npt.NDArray[np.bool_]
 
 
-def fit_platt(logit_NC: _Logits, wanted_NC: _Bools, *, shift_spread: float = 0.0) -> Calibration:
+def fit_platt(
+    logit_NC: _Logits, wanted_NC: _Bools, *, shift_spread: float = 0.0, cells_at_once: int = CELLS_AT_ONCE
+) -> Calibration:
     """Find the line under which sigmoid scores fit best, each picture with each label being right or wrong.
 
     `wanted_NC` says which labels are true of which picture.  As in Platt (1999) the targets are not quite 1 and 0, as
@@ -37,23 +39,27 @@ def fit_platt(logit_NC: _Logits, wanted_NC: _Bools, *, shift_spread: float = 0.0
     label.
     """
     require_pictures(int(wanted_NC.sum()))
+
+    def measure(parameter_P: _Floats) -> _Loss:
+        return _measure(logit_NC, wanted_NC, parameter_P, shift_spread, cells_at_once)
+
     parameter_P = _start(logit_NC, wanted_NC)
-    here = _measure(logit_NC, wanted_NC, parameter_P, shift_spread)
+    here = measure(parameter_P)
     for _ in range(_MOST_STEPS):
         step_P = here.newton()
         gain = float(-here.gradient_P @ step_P)
         if gain <= _TOLERANCE * len(wanted_NC):
             break
         # The whole step may lead too far where scores are near 0 and 1; a small enough one never does.
-        part, after = 1.0, _measure(logit_NC, wanted_NC, parameter_P + step_P, shift_spread)
+        part, after = 1.0, measure(parameter_P + step_P)
         while after.value > here.value - 1e-4 * part * gain and part > 1e-6:
             part /= 2
-            after = _measure(logit_NC, wanted_NC, parameter_P + part * step_P, shift_spread)
+            after = measure(parameter_P + part * step_P)
         parameter_P, here = parameter_P + part * step_P, after
     parameter_P[0] = np.clip(parameter_P[0], *SLOPES)
     slope, intercept, *shifts = parameter_P.tolist()
-    before = _judge(logit_NC, wanted_NC, np.eye(1, len(parameter_P))[0])
-    after_loss, after_error = _judge(logit_NC, wanted_NC, parameter_P)
+    before = _judge(logit_NC, wanted_NC, np.eye(1, len(parameter_P))[0], cells_at_once)
+    after_loss, after_error = _judge(logit_NC, wanted_NC, parameter_P, cells_at_once)
     return Calibration(
         link="sigmoid",
         slope=slope,
@@ -97,13 +103,15 @@ def _start(logit_NC: _Logits, wanted_NC: _Bools) -> _Floats:
     return np.append([slope, np.log(share / (1 - share)) - slope * mean], np.zeros(logit_NC.shape[1]))
 
 
-def _measure(logit_NC: _Logits, wanted_NC: _Bools, parameter_P: _Floats, shift_spread: float) -> _Loss:
+def _measure(
+    logit_NC: _Logits, wanted_NC: _Bools, parameter_P: _Floats, shift_spread: float, cells_at_once: int
+) -> _Loss:
     n_right, n_wrong = int(wanted_NC.sum()), int((~wanted_NC).sum())
     target_right = (n_right + _PRIOR_PAIRS) / (n_right + 2 * _PRIOR_PAIRS)
     target_wrong = _PRIOR_PAIRS / (n_wrong + 2 * _PRIOR_PAIRS)
     loss, by_slope, slope_twice = 0.0, 0.0, 0.0
     gap_C, hessian_2C = np.zeros(logit_NC.shape[1]), np.zeros((2, logit_NC.shape[1]))
-    for logit_BC, wanted_BC in batches(logit_NC, wanted_NC):
+    for logit_BC, wanted_BC in batches(logit_NC, wanted_NC, cells_at_once):
         line_BC = _line(logit_BC, parameter_P)
         score_BC, target_BC = _sigmoid(line_BC), np.where(wanted_BC, target_right, target_wrong)
         gap_BC, weight_BC = score_BC - target_BC, score_BC * (1 - score_BC)
@@ -128,10 +136,10 @@ def _measure(logit_NC: _Logits, wanted_NC: _Bools, parameter_P: _Floats, shift_s
     )
 
 
-def _judge(logit_NC: _Logits, wanted_NC: _Bools, parameter_P: _Floats) -> tuple[float, float]:
+def _judge(logit_NC: _Logits, wanted_NC: _Bools, parameter_P: _Floats, cells_at_once: int) -> tuple[float, float]:
     """Mean loss of a pair, and the calibration error of each picture's best label."""
     loss, best, right = 0.0, [], []
-    for logit_BC, wanted_BC in batches(logit_NC, wanted_NC):
+    for logit_BC, wanted_BC in batches(logit_NC, wanted_NC, cells_at_once):
         line_BC = _line(logit_BC, parameter_P)
         loss += float((np.logaddexp(0, line_BC) - wanted_BC * line_BC).sum())
         best_B1 = line_BC.argmax(axis=1)[:, None]

@@ -10,19 +10,20 @@ import torch
 from zsic.core.embedding import from_column
 from zsic.models.heads import Heads
 
-_ROWS_AT_ONCE = 4096  # their float32 rows stay in a CPU's caches
+ROWS_AT_ONCE = 4096
+"""Few enough for their float32 vectors to stay in a CPU's caches."""
 
 
-def relabel(block: pa.Table, heads: Heads) -> dict[str, pa.Array]:
+def relabel(block: pa.Table, heads: Heads, *, rows_at_once: int = ROWS_AT_ONCE) -> dict[str, pa.Array]:
     """Give the columns of the heads' answers to a block of an output, from its column `embedding`.
 
     Rows without an embedding have no answer; the order stays.
     """
     answers = heads.begin(block.num_rows)
     # Torch knows no memory that must not be written to, as Arrow's is: so rows are copied, to where the last ones were.
-    staged_ND = torch.empty((_ROWS_AT_ONCE, block["embedding"].type.byte_width // 2), dtype=torch.float16)
+    staged_ND = torch.empty((rows_at_once, block["embedding"].type.byte_width // 2), dtype=torch.float16)
     begin = 0
-    for batch in block.select(["embedding"]).to_batches(max_chunksize=_ROWS_AT_ONCE):
+    for batch in block.select(["embedding"]).to_batches(max_chunksize=rows_at_once):
         column = batch.column(0)
         image_ND = from_column(column)
         rows_N = np.arange(begin, begin + len(column))

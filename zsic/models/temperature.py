@@ -10,13 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from zsic.core.reliability import Reliability
-from zsic.models.calibration import SLOPES, Calibration, batches, require_pictures
+from zsic.models.calibration import CELLS_AT_ONCE, SLOPES, Calibration, batches, require_pictures
 
 _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.integer]
 
 
-def fit_temperature(logit_NC: npt.NDArray[np.floating], truth_N: _Integers, *, prior_rows: float = 5.0) -> Calibration:
+def fit_temperature(
+    logit_NC: npt.NDArray[np.floating],
+    truth_N: _Integers,
+    *,
+    prior_rows: float = 5.0,
+    cells_at_once: int = CELLS_AT_ONCE,
+) -> Calibration:
     """Find the temperature under which softmax scores fit the true labels best (Guo et al. 2017).
 
     `prior_rows` more pictures like these are thought to be there, of which the scores are right as they are: a few
@@ -29,7 +35,7 @@ def fit_temperature(logit_NC: npt.NDArray[np.floating], truth_N: _Integers, *, p
 
     def rise(slope: float) -> tuple[float, float]:
         first = second = 0.0
-        for logit_BC, truth_B in batches(logit_NC, truth_N):
+        for logit_BC, truth_B in batches(logit_NC, truth_N, cells_at_once):
             logit_BC = logit_BC - logit_BC.max(axis=1, keepdims=True)
             score_BC = _softmax(slope * logit_BC)
             mean_B = (score_BC * logit_BC).sum(axis=1)
@@ -40,23 +46,26 @@ def fit_temperature(logit_NC: npt.NDArray[np.floating], truth_N: _Integers, *, p
             second += (1 + share) * float((score_BC * np.square(logit_BC - mean_B[:, None])).sum())
         return first, second
 
-    if prior_rows == 0 and logit_NC.max() > logit_NC.min() and _all_right(logit_NC, truth_N):
+    if prior_rows == 0 and logit_NC.max() > logit_NC.min() and _all_right(logit_NC, truth_N, cells_at_once):
         slope = SLOPES[1]  # where the derivative is lost in rounding
     else:
         slope = _find_root(rise, *SLOPES, start=1.0)
-    before, after = _judge(logit_NC, truth_N, 1.0), _judge(logit_NC, truth_N, slope)
+    before, after = (_judge(logit_NC, truth_N, each, cells_at_once) for each in (1.0, slope))
     return Calibration("softmax", slope, 0.0, slope in SLOPES, len(truth_N), before[0], after[0], before[1], after[1])
 
 
-def _all_right(logit_NC: npt.NDArray[np.floating], truth_N: _Integers) -> bool:
+def _all_right(logit_NC: npt.NDArray[np.floating], truth_N: _Integers, cells_at_once: int) -> bool:
     """Whether no label has a greater logit than the true one, in any row."""
-    return all((_pick(x_BC, truth_B) == x_BC.max(axis=1)).all() for x_BC, truth_B in batches(logit_NC, truth_N))
+    parts = batches(logit_NC, truth_N, cells_at_once)
+    return all((_pick(x_BC, truth_B) == x_BC.max(axis=1)).all() for x_BC, truth_B in parts)
 
 
-def _judge(logit_NC: npt.NDArray[np.floating], truth_N: _Integers, slope: float) -> tuple[float, float]:
+def _judge(
+    logit_NC: npt.NDArray[np.floating], truth_N: _Integers, slope: float, cells_at_once: int
+) -> tuple[float, float]:
     """Mean loss of a picture, and the calibration error of its best label."""
     loss, best, right = 0.0, [], []
-    for logit_BC, truth_B in batches(logit_NC, truth_N):
+    for logit_BC, truth_B in batches(logit_NC, truth_N, cells_at_once):
         score_BC, answer_B = _softmax(slope * logit_BC), logit_BC.argmax(axis=1)
         above_BC = slope * (logit_BC - logit_BC.max(axis=1, keepdims=True))
         loss += float((np.log(np.exp(above_BC).sum(axis=1)) - _pick(above_BC, truth_B)).sum())

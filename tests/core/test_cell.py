@@ -31,14 +31,17 @@ SPEC = DecodeSpec(mode="pil")  # the child is up in a third of a second, without
 GOOD = images.encode(images.picture(), "JPEG")
 
 
-@pytest.fixture
-def trapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def trapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Children, and they alone, decode as the image tells them."""
-    monkeypatch.syspath_prepend(str(traps.lay(tmp_path)))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.syspath_prepend(str(traps.lay(tmp_path_factory.mktemp("traps"))))
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cell(trapped: None) -> Iterator[Cell]:
+    """A cell for all tests: what one leaves behind is a child that decodes, or none."""
     with Cell(CLIP, SPEC, 2) as cell:
         yield cell
 
@@ -118,10 +121,11 @@ def test_what_ends_the_decoder_is_a_row_and_the_next_is_decoded(cell: Cell, trap
 
 def test_what_fills_the_memory_is_a_row_and_the_child_lives_on(cell: Cell) -> None:
     cell.prepare(GOOD)
+    n_started = cell.n_started
     outcome, detail, *_ = fate(cell.prepare, GOOD + traps.MEMORY)
     assert (outcome, detail) == (Outcome.DECODER_DIED, f"the decoder asked for more memory than {traps.LIMIT_MIB} MiB")
     cell.prepare(GOOD)
-    assert cell.n_started == 1
+    assert cell.n_started == n_started
 
 
 def test_a_child_that_dies_between_images_is_nobodys_fault(cell: Cell) -> None:
@@ -148,6 +152,7 @@ def test_a_child_has_no_more_of_its_parent_than_it_needs(
     cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    cell.close()
     with (tmp_path / "open").open("w") as file:
         os.set_inheritable(file.fileno(), True)
         cell.prepare(GOOD)

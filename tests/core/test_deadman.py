@@ -11,21 +11,27 @@ import pytest
 HANG = "ctypes.PyDLL(None).sleep(1000)"  # in C, with Python's lock held
 
 
-def run(program: str) -> int:
+def run(*programs: str) -> list[int]:
+    """Run programs side by side; gives their exit codes."""
     head = "import ctypes, signal, time\nfrom threading import Thread\nfrom zsic.core.deadman import Deadman\n"
-    return subprocess.run([sys.executable, "-c", head + textwrap.dedent(program)], timeout=30).returncode
+    running = [subprocess.Popen([sys.executable, "-c", head + textwrap.dedent(each)]) for each in programs]
+    try:
+        return [each.wait(timeout=30) for each in running]
+    finally:
+        for each in running:
+            each.kill()
 
 
 @pytest.mark.parametrize("before", ["", "signal.signal(signal.SIGALRM, signal.SIG_IGN)"])
 def test_a_hang_ends_the_process(before: str) -> None:
     began = time.monotonic()
-    code = run(f"""
+    (code,) = run(f"""
         {before}
         def decode():
             with deadman.watching():
                 {HANG}
 
-        with Deadman(1) as deadman:
+        with Deadman(0.3) as deadman:
             thread = Thread(target=decode)
             thread.start()
             thread.join()
@@ -35,7 +41,7 @@ def test_a_hang_ends_the_process(before: str) -> None:
 
 
 def test_one_that_hangs_is_noticed_once_the_others_are_done() -> None:
-    code = run("""
+    (code,) = run("""
         def decode(seconds):
             with deadman.watching():
                 time.sleep(seconds)
@@ -51,23 +57,28 @@ def test_one_that_hangs_is_noticed_once_the_others_are_done() -> None:
 
 
 def test_nothing_ends_while_something_does_or_nothing_is_watched() -> None:
-    code = run("""
+    something_ends = """
         def decode(seconds):
             with deadman.watching():
                 time.sleep(seconds)
 
         with Deadman(1) as deadman:
-            threads = [Thread(target=decode, args=(at * 0.5,)) for at in range(1, 5)]
+            threads = [Thread(target=decode, args=(at * 0.5,)) for at in range(1, 4)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
             time.sleep(1.2)
+    """
+    an_error_ends_it = """
+        with Deadman(1) as deadman:
             try:
                 with deadman.watching():
                     raise ValueError
             except ValueError:
                 time.sleep(1.2)
+    """
+    the_switch_is_off = """
         try:
             with Deadman(1) as deadman:
                 watching = deadman.watching()
@@ -75,5 +86,5 @@ def test_nothing_ends_while_something_does_or_nothing_is_watched() -> None:
                 raise ValueError
         except ValueError:
             time.sleep(1.2)
-    """)
-    assert code == 0
+    """
+    assert run(something_ends, an_error_ends_it, the_switch_is_off) == [0, 0, 0]

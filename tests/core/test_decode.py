@@ -262,7 +262,7 @@ MAGICS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=5 * settings.default.max_examples)
 @given(st.sampled_from(MAGICS), st.binary(max_size=300))
 @example(b"", b"")
 def test_any_bytes_are_a_row(magic: bytes, rest: bytes) -> None:
@@ -286,7 +286,7 @@ def damaged_files(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=5 * settings.default.max_examples)
 @given(damaged_files())
 def test_any_damage_is_a_row(data: bytes) -> None:
     both_fates(data)

@@ -43,7 +43,7 @@ def row_of(make_row: MakeRow, uri: str, key: str | None, answer: str, score: flo
 
 
 @given(rows=ROWS, batch_rows=st.integers(1, 6), n_files=st.integers(1, 5))
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_counts_agree_with_a_plain_join(
     make_row: MakeRow, write_part: WritePart, rows: list[tuple[Any, ...]], batch_rows: int, n_files: int
 ) -> None:

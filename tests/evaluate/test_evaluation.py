@@ -74,7 +74,7 @@ ROWS = st.lists(
 
 
 @given(rows=ROWS, k=st.integers(1, 4), batch_rows=st.integers(1, 7), n_parts=st.integers(1, 3))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_counts_agree_with_a_plain_count(
     make_row: MakeRow,
     write_part: WritePart,

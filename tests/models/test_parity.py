@@ -34,14 +34,18 @@ def _pipeline(family: str, folder: Path) -> Any:
     return transformers.pipeline("zero-shot-image-classification", model=str(folder), device="cpu", **options)
 
 
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    """One family after the other, so that the pipeline of each is loaded once."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def expected(tiny_checkpoints: dict[str, Path], pictures: dict[str, bytes]) -> dict[str, list[list[dict[str, Any]]]]:
-    """What the pipeline answers, by family and picture."""
+def expected(family: str, tiny_checkpoints: dict[str, Path], pictures: dict[str, bytes]) -> list[list[dict[str, Any]]]:
+    """What the pipeline answers, by picture."""
     images = [Image.open(io.BytesIO(data)) for data in pictures.values()]
-    return {
-        family: _pipeline(family, folder)(images, candidate_labels=LABELS)
-        for family, folder in tiny_checkpoints.items()
-    }
+    answers: list[list[dict[str, Any]]] = _pipeline(family, tiny_checkpoints[family])(images, candidate_labels=LABELS)
+    return answers
 
 
 def _by_label(answers: list[dict[str, Any]]) -> np.ndarray:
@@ -49,36 +53,34 @@ def _by_label(answers: list[dict[str, Any]]) -> np.ndarray:
     return np.array([scores[label] for label in LABELS])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_scores_equal_the_pipelines(
     family: str,
     tiny_checkpoints: dict[str, Path],
     pictures: dict[str, bytes],
-    expected: dict[str, Any],
+    expected: list[list[dict[str, Any]]],
 ) -> None:
     classifier = Classifier(str(tiny_checkpoints[family]), LABELS, decode=DecodeSpec(mode="pil"))
     got = classifier.predict(list(pictures.values()))
     ours = np.array([_by_label(answers) for answers in got])
-    theirs = np.array([_by_label(answers) for answers in expected[family]])
+    theirs = np.array([_by_label(answers) for answers in expected])
     _log.info("%s, pil: worst difference %.1e", family, abs(ours - theirs).max())
     np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
     # The comparison means something only where labels, and images, get different scores.
     assert np.ptp(theirs, axis=1).max() > 0.1
     assert np.ptp(theirs, axis=0).max() > 0.01
-    for mine, pipelines in zip(got, expected[family], strict=True):
+    for mine, pipelines in zip(got, expected, strict=True):
         assert [answer["label"] for answer in mine] == [answer["label"] for answer in pipelines]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_fast_path_gives_the_same_answer(
     family: str,
     tiny_checkpoints: dict[str, Path],
     pictures: dict[str, bytes],
-    expected: dict[str, Any],
+    expected: list[list[dict[str, Any]]],
 ) -> None:
     classifier = Classifier(str(tiny_checkpoints[family]), LABELS, decode=DecodeSpec(mode="exact"))
     worst = 0.0
-    for data, theirs in zip(pictures.values(), expected[family], strict=True):
+    for data, theirs in zip(pictures.values(), expected, strict=True):
         ours = classifier.predict(data)
         worst = max(worst, abs(_by_label(ours) - _by_label(theirs)).max())
         if theirs[0]["score"] - theirs[1]["score"] > 1e-3:

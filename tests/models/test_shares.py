@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
@@ -71,7 +71,6 @@ def test_the_likelihood_never_falls(logit_NC: Floats, prior_rows: float) -> None
     assert (np.diff(values) >= -1e-9).all()
 
 
-@settings(deadline=None, max_examples=30)
 @given(logit_NC=_small, prior_rows=st.sampled_from([0.1, 1.0]))
 def test_when_it_converges_no_shares_are_better(logit_NC: Floats, prior_rows: float) -> None:
     found = estimate_shares([logit_NC], prior_rows=prior_rows)

@@ -9,7 +9,7 @@ from support.hostile import BREAKOUT, IMAGE, LABELS, MARKER, Sample
 
 from zsic.report import render
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.variant, pytest.mark.xdist_group("browser")]
 
 SHOWN = "[...document.querySelectorAll('.card')].filter(each => !each.hidden)"
 

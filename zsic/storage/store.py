@@ -48,7 +48,6 @@ class Store(Protocol):
 def open_store(uri: str, spec: StoreSpec) -> Store:
     """Open the store of an output.  Raises `StoreError` for a scheme that the protocol is not proved on."""
     from zsic.storage.disk_store import DiskStore
-    from zsic.storage.s3_store import S3Store
 
     scheme, separator, path = uri.partition("://")
     if not separator:
@@ -56,6 +55,8 @@ def open_store(uri: str, spec: StoreSpec) -> Store:
     if scheme == "file":
         return DiskStore(Path("/" + path.lstrip("/")))
     if scheme == "s3":
+        from zsic.storage.s3_store import S3Store
+
         return S3Store(uri, spec)
     raise StoreError(
         f"output.uri has the scheme {scheme!r}; outputs live on disk or on s3:// (other stores are sources only)"

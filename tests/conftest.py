@@ -71,7 +71,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `zsic demo` has run, with few pictures and without Ray; tests add outputs of other names."""
-    from zsic.console import demo
+    from zsic.console.demo import demo
 
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as monkeypatch:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from zsic.core.cell import Cells
-from zsic.core.errors import ZsicError
+from zsic.core.errors import StoreError, ZsicError
 from zsic.pipeline.capacity import Layout
 from zsic.pipeline.execute import ExecutionResult, explain_stop, follow, part_metadata
 from zsic.pipeline.guard import Guard, sigterm_interrupts
@@ -76,8 +76,14 @@ def _execute(
     with follow(reporter, guard, watch, stall_timeout_s=stall_timeout_s) as seen:
         parts = PartWriter(job, plan, part_metadata(job, heads), reporter)
         make_rows = _classify if job.origin is None else _relabel
-        for table in make_rows(job, slices, heads, layout, reporter):
-            parts.add(table)
+        try:
+            for table in make_rows(job, slices, heads, layout, reporter):
+                parts.add(table)
+        except BaseException:
+            # An interrupted run keeps what is done.
+            with contextlib.suppress(StoreError):
+                parts.flush()
+            raise
         parts.flush()
     clock.lap("flow")
     return ExecutionResult("local", reporter.read(), layout, (node,), seen.images_per_s)

@@ -19,11 +19,8 @@ LIMIT_MIB = 1273
 """What a picture may take by the default limits."""
 
 _PROGRAM = """
-import ctypes, os, re, signal, stat, time
-
-import zsic.core.decode as decode
-
-inspect = decode.inspect
+import ctypes, os, re, signal, stat, sys, time
+from importlib.machinery import PathFinder
 
 
 def spin():
@@ -45,25 +42,46 @@ harm = {
     b"exit": lambda: os._exit(7),
     b"hang": lambda: ctypes.PyDLL(None).sleep(1000),  # in C, and no other thread may run
     b"spin": spin,
-    b"slow": lambda: time.sleep(0.7),
+    b"slow": lambda: time.sleep(SLOW_S),
     b"memory": lambda: bytes(4 * 2**30),
     b"nonsense": nonsense,
 }
 
 
-def obey(data, spec):
-    for cue in re.findall(rb"trap: (\\w+)$", data[-20:]):
-        harm[cue]()
-    return inspect(data, spec)
+class Finder(PathFinder):
+    # Processes that never decode do not pay for the import.
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name != "zsic.core.decode":
+            return None
+        spec = super().find_spec(name, path, target)
+        load = spec.loader.exec_module
+
+        def load_and_obey(module):
+            load(module)
+            inspect = module.inspect
+
+            def obey(data, spec):
+                for cue in re.findall(rb"trap: (\\w+)$", data[-20:]):
+                    harm[cue]()
+                return inspect(data, spec)
+
+            module.inspect = obey
+
+        spec.loader.exec_module = load_and_obey
+        return spec
 
 
-decode.inspect = obey
+sys.meta_path.insert(0, Finder)
 """
 
 
-def lay(folder: Path) -> Path:
-    """Write the `sitecustomize.py`; returns the folder to put on the path."""
-    path = folder / "traps"
+def lay(folder: Path, *, slow_s: float = 0.7) -> Path:
+    """Write the `sitecustomize.py` into a new folder, and return it to put on the path.
+
+    `slow_s` are the seconds that an image with the cue `SLOW` takes.
+    """
+    path = folder / f"traps-{slow_s:g}"
     path.mkdir()
-    (path / "sitecustomize.py").write_text(_PROGRAM)
+    (path / "sitecustomize.py").write_text(f"SLOW_S = {slow_s}\n{_PROGRAM}")
     return path

@@ -1,4 +1,4 @@
-"""Images that crash their decoder and images that hang in it, in a whole job as a user runs it."""
+"""Images that crash their decoder and images that hang in it, in a job on Ray that is not interrupted."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from support import traps
 from support.runs import LABELS, draw, read_table
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.variant]
 
 
 def write_shard(path: Path, harmful: dict[int, bytes], n: int = 8) -> None:
@@ -30,7 +30,18 @@ def test_each_deadly_image_is_a_row_and_the_job_is_whole(tmp_path: Path) -> None
     write_shard(source / "0.tar", {2: traps.CRASH, 5: traps.HANG})
     write_shard(source / "1.tar", {3: traps.HANG})
     command = [sys.executable, "-m", "zsic", "classify", str(source / "*.tar"), "--labels", ",".join(LABELS)]
-    command += ["--output", str(out), "--num-cpus", "2", "--decode-mode", "pil", "--decode-timeout-s", "3"]
+    command += [
+        "--output",
+        str(out),
+        "--engine",
+        "ray",
+        "--num-cpus",
+        "2",
+        "--decode-mode",
+        "pil",
+        "--decode-timeout-s",
+        "3",
+    ]
     path = os.pathsep.join([str(traps.lay(tmp_path)), *sys.path])
     began = time.monotonic()
     done = subprocess.run(

@@ -218,12 +218,10 @@ class TestForked:
 
     @pytest.fixture
     def cell(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cell]:
-        from zsic.core import decode, preprocess
+        from zsic.core import preprocess
 
         # What is patched here is undone afterwards; the forked children keep it.
-        monkeypatch.setattr(decode, "inspect", decode.inspect)
-        exec(traps.PROGRAM, {})
-        monkeypatch.setattr(preprocess, "inspect", decode.inspect)
+        monkeypatch.setattr(preprocess, "inspect", traps.make_obedient(preprocess.inspect))
         with Cell(CLIP, DecodeSpec(mode="exact"), 2, fork=True) as cell:
             yield cell
 

@@ -1,5 +1,6 @@
 """A secret that the environment holds is found nowhere else, while a real job runs and after it."""
 
+import logging
 import os
 import pickle
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pyarrow.parquet as pq
@@ -14,7 +16,7 @@ import pytest
 from support.faultproxy import FaultProxy, Rule
 from support.runs import LABELS, draw, write_shard
 
-from zsic import cli
+from zsic.cli import run_command
 from zsic.core.errors import ZsicError
 from zsic.core.spec import StoreSpec, make_spec
 from zsic.models.checkpoint import resolve
@@ -110,16 +112,68 @@ def secret_environment() -> dict[str, str]:
     return {**os.environ, **SECRETS, "RAY_BACKEND_LOG_LEVEL": "debug"}
 
 
-@pytest.mark.ray
-def test_a_canary_secret_is_found_nowhere(s3_bucket: tuple[str, str], tmp_path: Path) -> None:
-    endpoint, bucket = s3_bucket
+def fill(bucket: tuple[str, str], folder: Path, n: int) -> Any:
+    """Put three shards of `n` images and a file that is none into a bucket."""
+    endpoint, name = bucket
     client = boto3.client("s3", endpoint_url=endpoint)
     for shard in range(3):
-        path = write_shard(tmp_path / f"{shard}.tar", range(shard * 40, shard * 40 + 40))
-        client.put_object(Bucket=bucket, Key=f"in/{shard}.tar", Body=path.read_bytes())
-    client.put_object(Bucket=bucket, Key="in/broken.tar", Body=b"no tar")
-    command = [sys.executable, "-m", "zsic", "classify", f"s3://{bucket}/in/", "--labels", ",".join(LABELS)]
-    command += ["--output", f"s3://{bucket}/out", "--s3-endpoint-url", endpoint, "--num-cpus", "2", "--embeddings"]
+        path = write_shard(folder / f"{shard}.tar", range(shard * n, shard * n + n))
+        client.put_object(Bucket=name, Key=f"in/{shard}.tar", Body=path.read_bytes())
+    client.put_object(Bucket=name, Key="in/broken.tar", Body=b"no tar")
+    return client
+
+
+def classify(bucket: tuple[str, str], engine: str) -> list[str]:
+    endpoint, name = bucket
+    command = ["classify", f"s3://{name}/in/", "--labels", ",".join(LABELS), "--output", f"s3://{name}/out"]
+    return [*command, "--s3-endpoint-url", endpoint, "--num-cpus", "2", "--embeddings", "--engine", engine]
+
+
+def assert_output_is_free(client: Any, bucket: str, folder: Path) -> None:
+    """No object of the output holds the canary, and no part does once it is unpacked."""
+    names = [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]]
+    assert any("/plan/" in name for name in names)
+    assert any("/runs/" in name for name in names)
+    assert any(name.endswith(".parquet") for name in names)
+    for name in names:
+        data = client.get_object(Bucket=bucket, Key=name)["Body"].read()
+        assert CANARY.encode() not in data, name
+        if name.endswith(".parquet"):
+            (folder / "part.parquet").write_bytes(data)
+            table = pq.read_table(folder / "part.parquet")
+            assert CANARY not in str(table.schema.metadata) + str(table.to_pylist())
+
+
+def test_a_canary_secret_is_found_nowhere_after_a_local_run(
+    s3_bucket: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = fill(s3_bucket, tmp_path, 8)
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    endpoint, bucket = s3_bucket
+    page, out = tmp_path / "report.html", [f"s3://{bucket}/out", "--s3-endpoint-url", endpoint]
+    with caplog.at_level(logging.INFO):
+        for arguments in (classify(s3_bucket, "local"), ["verify", *out], ["report", *out, "--output", str(page)]):
+            assert run_command(arguments) == 0, capfd.readouterr().err
+    assert CANARY not in "".join(capfd.readouterr()) + caplog.text
+    assert "data:image" in page.read_text(), "the pictures were read again"
+    files = [page, *(path for path in (tmp_path / "cache").rglob("*") if path.is_file())]
+    assert len(files) > 1
+    for path in files:
+        assert CANARY.encode() not in path.read_bytes(), path
+    assert_output_is_free(client, bucket, tmp_path)
+
+
+@pytest.mark.ray
+@pytest.mark.variant
+def test_a_canary_secret_is_found_nowhere_while_ray_runs(s3_bucket: tuple[str, str], tmp_path: Path) -> None:
+    client = fill(s3_bucket, tmp_path, 40)
+    command = [sys.executable, "-m", "zsic", *classify(s3_bucket, "ray")]
     with Scanner(rays()) as scanner:
         done = subprocess.run(
             command, env=secret_environment(), capture_output=True, text=True, timeout=300, check=False
@@ -132,16 +186,7 @@ def test_a_canary_secret_is_found_nowhere(s3_bucket: tuple[str, str], tmp_path: 
     assert any("worker-" in name for name in scanner.scanned)
     assert scanner.stored_bytes > 0
     assert scanner.in_environments > 0
-
-    names = [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket, Prefix="out/")["Contents"]]
-    assert len(names) >= 4
-    for name in names:
-        data = client.get_object(Bucket=bucket, Key=name)["Body"].read()
-        assert CANARY.encode() not in data, name
-        if name.endswith(".parquet"):
-            (tmp_path / "part.parquet").write_bytes(data)
-            table = pq.read_table(tmp_path / "part.parquet")
-            assert CANARY not in str(table.schema.metadata) + str(table.to_pylist())
+    assert_output_is_free(client, s3_bucket[1], tmp_path)
 
 
 def test_nothing_that_travels_holds_the_secret(s3_bucket: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,13 +293,12 @@ def test_credentials_in_urls_are_refused_and_not_repeated(call: object) -> None:
     ids=" ".join,
 )
 def test_no_command_repeats_credentials(
-    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.png").write_bytes(draw(1))
     (tmp_path / "m.csv").write_text(f"uri\n{URL}\n")
     places = {"OUT": tmp_path / "out", "IMAGE": tmp_path / "a.png", "MANIFEST": tmp_path / "m.csv"}
-    monkeypatch.setattr(sys, "argv", ["zsic", *(str(places.get(each, each)) for each in arguments)])
-    assert cli.run_command() == 2
+    assert run_command([str(places.get(each, each)) for each in arguments]) == 2
     told = "".join(capfd.readouterr())
     assert "credentials" in told
     assert CANARY not in told

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from chaos import SMALL, play
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.variant]
 
 
 def test_whatever_is_killed_each_image_has_one_row(tmp_path: Path) -> None:

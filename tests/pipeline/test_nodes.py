@@ -1,7 +1,6 @@
 """What only a cluster of several nodes shows: who does what where, who comes late, and who sees other disks."""
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -14,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.autoscaler import requested
 from support.herd import MIB, WORKERS, Herd, psutil
 from support.runs import LABELS, assert_same_rows, read_table, write_shard
 
 from zsic.core.spec import JobSpec
 from zsic.pipeline.run import run
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.variant]
 
 N_SHARDS = 16
 FLAGS = ("--block-rows", "20", "--batch-size", "20", "--no-progress-timeout", "60")
@@ -146,15 +146,6 @@ def test_a_run_waits_for_the_nodes_that_it_needs(shards: str, tmp_path: Path) ->
             assert running.end() == 0, running.log.read_text()
         assert requested(herd.address) == [], "nothing is asked for any more"
     assert read_table(out, "id").num_rows == 50 * N_SHARDS
-
-
-def requested(address: str) -> list[dict[str, float]]:
-    """What an autoscaler would find that it is asked for."""
-    from ray._raylet import GcsClient
-    from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
-
-    found = GcsClient(address=address).internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL, None)
-    return json.loads(found) if found else []
 
 
 @pytest.mark.parametrize("hidden", ["source", "output"])

@@ -1,4 +1,4 @@
-"""Submitting, as a user does it, to the head of a cluster that wants a token."""
+"""Submitting: to a double of a head's dashboard, and as a user does it to a head that wants a token."""
 
 import http.server
 import json
@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.dashboard import Dashboard
 from support.head import Head
 from support.runs import LABELS, assert_same_rows, read_table, write_shard
 
+from zsic.cli import run_command
 from zsic.core.errors import CapacityError, SpecError
-from zsic.core.spec import JobSpec
+from zsic.core.spec import JobSpec, make_spec
 from zsic.pipeline.run import run
 from zsic.pipeline.submit import Cluster, _Lines
 
@@ -50,6 +52,67 @@ def write_spec(folder: Path, source: Path, output: Path, labels: list[str] = LAB
 
 
 @pytest.mark.ray
+def test_jobs_of_one_output_are_submitted_followed_and_stopped(
+    cluster_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_shard(tmp_path / "s.tar", range(40))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # the address that is given is the one that matters
+    spec = write_spec(tmp_path, tmp_path, tmp_path / "out")
+    (tmp_path / "dashboard").mkdir()
+    with Dashboard(tmp_path / "dashboard", cluster_address) as dashboard:
+
+        def submit(*flags: str) -> tuple[int, str, str]:
+            code = run_command(["submit", str(spec), "--address", dashboard.address, *flags])
+            return code, *capfd.readouterr()
+
+        code, _, err = submit("--stop")
+        assert (code, "knows no job of" in err) == (2, True)
+        code, out, err = submit("--no-wait")
+        assert code == 0, err
+        id = out.strip()
+        assert id.endswith("-1")
+        code, _, err = submit()
+        assert (code, err.startswith(f"zsic: {id} works on {tmp_path}/out already")) == (3, True)
+        code, out, _ = submit("--stop")
+        assert (code, out.startswith(f"{id} stopped")) == (0, True)
+        code, _, err = submit("--follow")
+        assert (code, f"{id} was stopped" in err) == (3, True)
+        assert submit("--stop")[1] == f"{id} had ended before\n"
+
+        # Ctrl-C ends the showing, not the job.
+        dashboard.followed.clear()
+        interrupter = threading.Thread(
+            target=lambda: dashboard.followed.wait(60) and os.kill(os.getpid(), signal.SIGINT)
+        )
+        interrupter.start()
+        code, _, err = submit()
+        interrupter.join()
+        assert (code, f"submitted {id[:-1]}2" in err, "--follow" in err) == (3, True, True)
+        code, out, err = submit("--follow")
+        assert code == 0, out + err
+        assert "classifying" in out, "the progress is shown"
+        assert "40 rows in" in out
+
+        # The job's own exit code comes back, and the log of the latest job of this output, not of the one before.
+        write_spec(tmp_path, tmp_path, tmp_path / "out", ["twice", "twice"])
+        code, out, err = submit()
+        assert (code, f"submitted {id[:-1]}3" in err) == (2, True)
+        assert "'twice'" in out
+        assert "40 rows in" not in out
+
+    fields = {"source": f"{tmp_path}/*.tar", "labels": LABELS, "output": f"{tmp_path}/run"}
+    run(make_spec({**fields, "execution": {"engine": "local", "block_rows": 16}}))
+    assert_same_rows(read_table(tmp_path / "out"), read_table(tmp_path / "run"))
+
+
+def test_a_head_that_wants_a_token(tmp_path: Path) -> None:
+    with Dashboard(tmp_path, "", token="secret") as dashboard, pytest.raises(CapacityError, match="wants its token"):
+        Cluster(dashboard.address)
+
+
+@pytest.mark.ray
+@pytest.mark.variant
 def test_a_spec_runs_the_same_submitted_by_either_way(
     head: Head, ray_spec_for: Callable[..., JobSpec], tmp_path: Path
 ) -> None:
@@ -91,6 +154,7 @@ def test_a_spec_runs_the_same_submitted_by_either_way(
 
 
 @pytest.mark.ray
+@pytest.mark.variant
 def test_one_job_an_output_at_a_time(head: Head, tmp_path: Path) -> None:
     write_shard(tmp_path / "s.tar", range(40))
     spec = write_spec(tmp_path, tmp_path, tmp_path / "out")

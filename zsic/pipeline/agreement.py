@@ -42,8 +42,8 @@ class Agreement:
         return f"int8 and float32 gave the same label to {self.n_same} of {self.n_images} images ({self.share:.1%})"
 
 
-def check_agreement(job: Job, listing: Listing) -> Agreement:
-    """Classify images that are spread over the first ten thousand sources both ways.
+def check_agreement(job: Job, listing: Listing, n_images: int = N_IMAGES) -> Agreement:
+    """Classify up to `n_images` images that are spread over the first ten thousand sources both ways.
 
     Raises `SpecError` where fewer than `execution.min_agreement` keep their best label.
     """
@@ -54,19 +54,19 @@ def check_agreement(job: Job, listing: Listing) -> Agreement:
     heads = job.find_heads()
     encoders = [ImageEncoder(job.checkpoint, dtype=dtype) for dtype in ("int8", "float32")]
     started = time.monotonic()
-    n_images = n_same = 0
-    pictures = islice(_pictures(job, listing), N_IMAGES)
+    n_compared = n_same = 0
+    pictures = islice(_pictures(job, listing, n_images), n_images)
     while batch := list(islice(pictures, _BATCH)):
         pixels_BHW3 = np.stack(batch)
         verdicts = [heads.judge(each.encode(pixels_BHW3)) for each in encoders]
         best = [[verdict.top.label_index_BK[:, 0] for verdict in each] for each in verdicts]
         same = [ours_B == theirs_B for ours_B, theirs_B in zip(*best, strict=True)]
-        n_images += len(batch)
+        n_compared += len(batch)
         n_same += int(torch.stack(same).all(dim=0).sum())
-        if n_images >= _ENOUGH and time.monotonic() - started > _LONG_S:
+        if n_compared >= _ENOUGH and time.monotonic() - started > _LONG_S:
             break
-    agreement, least = Agreement(n_images, n_same), job.spec.execution.min_agreement
-    if n_images and agreement.share < least:
+    agreement, least = Agreement(n_compared, n_same), job.spec.execution.min_agreement
+    if n_compared and agreement.share < least:
         raise SpecError(
             f"model.quantize: {agreement}, and execution.min_agreement is {least:.1%}; leave model.quantize out, or "
             "lower the limit if near ties between labels do not matter"
@@ -74,10 +74,10 @@ def check_agreement(job: Job, listing: Listing) -> Agreement:
     return agreement
 
 
-def _pictures(job: Job, listing: Listing) -> Iterator[Pixels]:
+def _pictures(job: Job, listing: Listing, n_images: int) -> Iterator[Pixels]:
     """Pixels of the images that can be decoded; in a cell, for nobody knows these images yet."""
-    with Cells(1, job.geometry, job.spec.decode, job.spec.execution.decode_timeout_s) as cells:
-        for row in _rows(job, listing):
+    with Cells(1, job.geometry, job.spec.decode, job.spec.execution.decode_timeout_s, fork=True) as cells:
+        for row in _rows(job, listing, n_images):
             pixels_HW3 = np.zeros((*job.geometry.size, 3), np.uint8)
             if row.data is not None:
                 try:
@@ -87,16 +87,16 @@ def _pictures(job: Job, listing: Listing) -> Iterator[Pixels]:
                 yield pixels_HW3
 
 
-def _rows(job: Job, listing: Listing) -> Iterator[RawRow]:
+def _rows(job: Job, listing: Listing, n_images: int) -> Iterator[RawRow]:
     """Loose images, or the first images of some shards: a source sorted by class must not show one class alone."""
     batch = next(iter(listing), None)
     sources = [] if batch is None else [Source(**row) for row in batch.to_pylist()]
     shards = [source for source in sources if source.kind != "image"]
     if not shards:
-        loose = sources[:: max(1, len(sources) // N_IMAGES)]
+        loose = sources[:: max(1, len(sources) // n_images)]
         yield from read_sources_rows(list(enumerate(loose)), job.objects, job.spec)
         return
     shards = shards[:: max(1, len(shards) // N_SHARDS)]
     for shard in shards:
         rows = read_sources_rows([(0, shard)], job.objects, job.spec)
-        yield from islice(rows, -(-N_IMAGES // len(shards)))
+        yield from islice(rows, -(-n_images // len(shards)))

@@ -44,7 +44,7 @@ def pull(name: str, output: str | Path, *, revision: str | None = None) -> Check
             _convert(_matching(source, PICKLES), folder, name)
         checkpoint = read_checkpoint(folder, name, revision=revision)
         read_geometry(checkpoint)
-        TextEncoder(checkpoint)  # loads both towers and the tokenizer, or raises
+        TextEncoder(checkpoint)  # finds every weight of both towers and loads the tokenizer, or raises
         record = {"id": name, "revision": revision, "digest": checkpoint.digest}
         (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         folder.replace(output)

@@ -173,7 +173,7 @@ class Account(Watch):
 
 
 def test_a_sample_costs_what_its_images_cost_one_by_one(tmp_path: Path) -> None:
-    """Within a factor of four, on however busy a machine; a job on Ray is held to 30 % of the prediction."""
+    """Within a factor of three, on however busy a machine; a job on Ray is held to 30 % of the prediction."""
     source = write_photos(tmp_path / "a.tar", 32)
     made = preview(spec_of(str(source), tmp_path / "out"), n_sampled=32)
     encoder = ImageEncoder(made.job.checkpoint, threads=1)
@@ -186,9 +186,8 @@ def test_a_sample_costs_what_its_images_cost_one_by_one(tmp_path: Path) -> None:
         encoder.encode(pixels_NHW3[at : at + 16])
     encoded_s = time.process_time()
     assert made.cost is not None
-    print(made.cost, (decoded_s - started_s) / 32, (encoded_s - decoded_s) / 32)
-    assert 0.25 < made.cost.decode_cpu_s / ((decoded_s - started_s) / 32) < 4
-    assert 0.25 < made.cost.encode_cpu_s / ((encoded_s - decoded_s) / 32) < 4
+    assert 1 / 3 < made.cost.decode_cpu_s / ((decoded_s - started_s) / 32) < 3
+    assert 1 / 3 < made.cost.encode_cpu_s / ((encoded_s - decoded_s) / 32) < 3
 
 
 @pytest.mark.ray

@@ -52,7 +52,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "zsic/core/predictions.py": ("tests/core/test_predictions.py", *HEADS, GOLDEN),
     "zsic/core/preprocess.py": (*PIXELS, "tests/models/test_processor.py", "tests/models/test_explain.py"),
     "zsic/core/resize.py": PIXELS,
-    "zsic/core/header.py": ("tests/core/test_decode.py", "tests/core/test_preprocess.py", "tests/export/test_names.py"),
+    "zsic/core/header.py": ("tests/core/test_header.py", *reversed(PIXELS), "tests/export/test_names.py"),
     "zsic/models/head.py": (*HEADS, "tests/models/test_thresholds.py", "tests/models/test_head_cache.py"),
 }
 """Modules, and the files of tests that belong to each, in the order in which they run: the quick ones first."""
@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--module", choices=TESTS, help="mutate one module alone")
     parser.add_argument("--only", metavar="ID", help="try one mutant, whether it was tried before or not")
     parser.add_argument("--at-most", type=int, default=10**6, help="stop after so many mutants; run again to go on")
-    parser.add_argument("--cpu-seconds", type=int, default=120, help="a mutant that takes longer counts as noticed")
+    parser.add_argument("--cpu-seconds", type=int, default=90, help="a mutant that takes longer counts as noticed")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "mutation.jsonl")
     given = parser.parse_args()
     modules = [given.module] if given.module else list(TESTS)

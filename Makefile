@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=50 --junitxml=build/junit.xml
 
-.PHONY: help demo test test-all test-faults golden bench check check-format check-lint check-types check-imports fix clean
+.PHONY: help demo test test-all test-faults mutants golden bench check check-format check-lint check-types check-imports fix clean
 .DEFAULT_GOAL := help
 
 help: ## Show this help
@@ -22,6 +22,9 @@ test-all: check ## The same with every variant: servers, nodes, families, a brow
 
 test-faults: $(VENV)/develops ## Install, then the long proofs: 200,000 mutants of each kind, for hours
 	$(BIN)/python -m pytest --faults -m faults
+
+mutants: $(VENV)/develops ## Install, then change 60 places of the code, one at a time, and list what no test notices; half an hour
+	$(BIN)/python tests/mutation.py
 
 golden: $(VENV)/develops ## Install, then renew the files that the golden run is compared with; read the difference
 	$(BIN)/python -m pytest tests/test_golden.py --renew-golden

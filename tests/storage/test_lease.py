@@ -86,6 +86,11 @@ def test_a_dead_process_of_this_machine_is_overtaken_at_once(store: Store) -> No
     assert take_lease(store, describe_holder("b"), clock=_NoTime()).number == 2
 
 
+def test_a_process_whose_number_another_one_has_now_is_overtaken_at_once(store: Store) -> None:
+    take_lease(store, describe_holder("a") | {"started": "1"})
+    assert take_lease(store, describe_holder("b"), clock=_NoTime()).number == 2
+
+
 @pytest.mark.parametrize("field", ["host", "boot", "namespace"])
 def test_a_process_elsewhere_is_waited_for(store: Store, field: str) -> None:
     take_lease(store, describe_holder("a") | {"pid": 2**22 + 1, field: "elsewhere"})

@@ -1,6 +1,7 @@
 """The commit protocol, without Ray: what a run begins with, resumes and publishes."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from support.toy import (
 )
 
 from zsic.core.errors import IncompleteError, MismatchError, SpecError, StoreError
+from zsic.core.outcome import Failure, Outcome
 from zsic.core.spec import StoreSpec, UpdateSpec
 from zsic.storage import plan as plan_module
 from zsic.storage.cleanup import settle
@@ -30,6 +32,7 @@ from zsic.storage.lease import Lease
 from zsic.storage.output import Output
 from zsic.storage.pending import count_pending
 from zsic.storage.plan import Plan, read_piece, read_plan, read_sources
+from zsic.storage.rows import RawRow
 from zsic.storage.slices import cut
 from zsic.storage.snapshot import last_snapshot, read_snapshots
 from zsic.storage.store import Store, open_store
@@ -495,16 +498,19 @@ def test_what_was_missing_is_tried_again_when_it_is_listed_again(store: Store, w
     assert_exact(store, world)
 
 
-def test_what_a_manifest_names_in_vain_is_not_tried_again(store: Store) -> None:
-    class Manifest(World):
-        def __iter__(self) -> Iterator[pa.RecordBatch]:
-            for batch in super().__iter__():
-                nothing = [None] * batch.num_rows
-                columns = {name: batch[name] for name in batch.schema.names}
-                yield pa.RecordBatch.from_pydict(
-                    columns | {"size": nothing, "etag": nothing, "mtime_ns": nothing}, batch.schema
-                )
+class Manifest(World):
+    """A listing that knows names alone."""
 
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        for batch in super().__iter__():
+            nothing = [None] * batch.num_rows
+            columns = {name: batch[name] for name in batch.schema.names}
+            yield pa.RecordBatch.from_pydict(
+                columns | {"size": nothing, "etag": nothing, "mtime_ns": nothing}, batch.schema
+            )
+
+
+def test_what_a_manifest_names_in_vain_is_not_tried_again(store: Store) -> None:
     world = Manifest()
     world.add(uris(2))
     output = Output(store)
@@ -517,6 +523,60 @@ def test_what_a_manifest_names_in_vain_is_not_tried_again(store: Store) -> None:
     world.add(uris(2))
     assert outcome_counts(store) == {"missing": 2}
     assert begin(output, world).plan is None
+
+
+def test_what_a_manifest_names_is_tried_again_where_it_was_out_of_reach(store: Store) -> None:
+    world = Manifest()
+    world.add(uris(2))
+    output = Output(store)
+    plan, lease = start(output, world)
+    out_of_reach = Failure(Outcome.UNREACHABLE, "no answer")
+    rows = [RawRow(number << 24, uri, None, None, out_of_reach, None) for number, uri in enumerate(uris(2))]
+    write_rows(output, plan, rows, "a-000000")
+    output.publish(plan, "f")
+    lease.end()
+    assert outcome_counts(store) == {"unreachable": 2}
+    assert start(output, world)[0].n_redone == 2
+
+
+def test_a_total_that_no_part_tells_stays_while_other_sources_change(store: Store, world: World) -> None:
+    output = Output(store)
+    plan, lease = start(output, world)
+    rows = [row for piece in cut_tasks(output, plan) for row in read_slice(store, world, piece)]
+    # The end behind the last row of the shard was met by a second reading alone, which gave that row once more.
+    write_rows(output, plan, [*rows[:-1], replace(rows[-1], source_total=None)], "a-000000")
+    write_rows(output, plan, rows[-1:], "b-000000")
+    output.publish(plan, "f")
+    lease.end()
+    world.add(["/photos/t.jpg"])
+    play(output, world, run="second")
+    # Sources before and behind the shard, then only before it.
+    for changed in (("/photos/0003.jpg", "/photos/t.jpg"), ("/photos/0004.jpg",)):
+        for uri in changed:
+            world.things[uri].version += 1
+        snapshot = play(output, world, run=f"changed-{len(changed)}")
+        assert snapshot is not None
+        assert snapshot.totals == {"10": 7}
+        assert_exact(store, world)
+    world.things["/photos/s.tar"] = Thing("tar", n_images=4, version=2)
+    snapshot = play(output, world, run="shard")
+    assert snapshot is not None
+    assert snapshot.totals == {}
+    assert_exact(store, world)
+
+
+def test_a_comparison_counts_what_it_found(store: Store, world: World) -> None:
+    output = Output(store)
+    world.add(["/photos/far.jpg"], broken_at=0)
+    play(output, world)
+    world.things["/photos/0003.jpg"].version = 2
+    for uri in ("/photos/0004.jpg", "/photos/0005.jpg"):
+        del world.things[uri]
+    world.add(uris(4, start=70))
+    changes = output.compare(world, UpdateSpec(prune=True))
+    assert [change.dropped.num_rows for change in changes][-1] == 2
+    assert (changes.n_listed, changes.n_added, changes.n_changed) == (14, 4, 1)
+    assert (changes.n_retried, changes.n_dropped) == (1, 2)
 
 
 @on_s3_too

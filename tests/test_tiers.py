@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from support import TESTS
 
+PAGE = (TESTS / "README.md").read_text(encoding="utf-8")
+TABLE = PAGE[PAGE.index("## Which test holds which promise") : PAGE.index("## Mutation")]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
-    for line in (TESTS / "README.md").read_text(encoding="utf-8").splitlines()
+    for line in TABLE.splitlines()
     if line.startswith("| ") and ".py" in line
 ]
 NAMED = re.compile(r"`([\w/]+\.py)(?:::(\w+))?`")

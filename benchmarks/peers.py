@@ -1,4 +1,4 @@
-"""What zsic is compared with: the same pictures classified by others, and Ray with nothing to do.
+"""Peers of zsic: the same pictures classified by others, and Ray with nothing to do.
 
     python benchmarks/peers.py transformers|ray|idle-ray SOURCE OUT
 

@@ -98,7 +98,7 @@ def peer(name: str, source: Path, out: Path) -> list[str]:
 
 
 def time_commands(runner: Runner, rounds: int) -> None:
-    """What starts no job."""
+    """Commands that start no job."""
     source, out, cache = (runner.work / name for name in ("few", "few-out", "cache"))
     source.mkdir()
     for number in range(8):

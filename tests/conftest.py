@@ -1,4 +1,4 @@
-"""What tests share: S3 servers, a proxy that breaks things, and a small Ray cluster."""
+"""Fixtures that all tests share: S3 servers, a proxy that breaks things, and a small Ray cluster."""
 
 import contextlib
 import itertools
@@ -26,7 +26,7 @@ from support.swift import Swift
 
 from zsic.core.spec import StoreSpec
 
-# How long an example takes says how busy the machine is, so no example has a deadline.
+# An example has no deadline: its time depends on how busy the machine is.
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=40)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=400)
 
@@ -171,7 +171,7 @@ def cluster_address(s3_server: str) -> Iterator[str]:
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.variant])])
 def execution(request: pytest.FixtureRequest) -> dict[str, object]:
-    """How a job runs: in this process and, as a variant, on the shared cluster."""
+    """Fields to run a job in this process and, as a variant, on the shared cluster."""
     if request.param == "local":
         return {"engine": "local", "no_progress_timeout_s": 120}
     return request.getfixturevalue("on_ray")  # type: ignore[no-any-return]

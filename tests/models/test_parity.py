@@ -42,7 +42,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def expected(family: str, tiny_checkpoints: dict[str, Path], pictures: dict[str, bytes]) -> list[list[dict[str, Any]]]:
-    """What the pipeline answers, by picture."""
+    """Answers of transformers' pipeline, by picture."""
     images = [Image.open(io.BytesIO(data)) for data in pictures.values()]
     answers: list[list[dict[str, Any]]] = _pipeline(family, tiny_checkpoints[family])(images, candidate_labels=LABELS)
     return answers

@@ -1,4 +1,4 @@
-"""What a run asks of a cluster: resources for its stages, and nodes from an autoscaler."""
+"""Requests of a run to its cluster: resources for its stages, and nodes from an autoscaler."""
 
 from collections.abc import Callable
 from typing import Any
